@@ -1,0 +1,132 @@
+//! Devices: Ethernet, disk, serial line.
+
+use crate::Page;
+use alloc::boxed::Box;
+use core::fmt;
+
+/// Bytes of a frame buffer: the room a driver needs before the frame, and the largest frame.
+pub const FRAME_CAPACITY: usize = 2048;
+
+/// A buffer of the kernel's that holds one Ethernet frame. Buffers come from [`Ethernet::take_frame`] and go
+/// back with [`Ethernet::give_frame`] or [`Ethernet::transmit`]; there is a fixed number of them.
+#[derive(Debug)]
+pub struct Frame {
+    buffer: Box<[u8; FRAME_CAPACITY]>,
+    length: usize,
+}
+
+impl Frame {
+    /// Bytes before the frame that belong to the driver (a virtio-net header lies at their end).
+    pub const HEADROOM: usize = 64;
+
+    /// Largest frame a buffer holds.
+    pub const MAX_LENGTH: usize = FRAME_CAPACITY - Self::HEADROOM;
+
+    /// Makes a buffer with an empty frame. Only an implementation of [`Ethernet`] has reason to.
+    #[must_use]
+    pub const fn new(buffer: Box<[u8; FRAME_CAPACITY]>) -> Self {
+        Self { buffer, length: 0 }
+    }
+
+    /// The frame's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[Self::HEADROOM..Self::HEADROOM + self.length]
+    }
+
+    /// The frame's bytes, to change.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[Self::HEADROOM..Self::HEADROOM + self.length]
+    }
+
+    /// Makes the frame `length` bytes long (at most [`Frame::MAX_LENGTH`]); new bytes hold anything.
+    ///
+    /// # Panics
+    /// If it is longer.
+    pub fn set_length(&mut self, length: usize) {
+        assert!(length <= Self::MAX_LENGTH);
+        self.length = length;
+    }
+
+    /// The whole buffer, headroom too, for a driver.
+    pub fn buffer_mut(&mut self) -> &mut [u8; FRAME_CAPACITY] {
+        &mut self.buffer
+    }
+}
+
+/// The network card.
+pub trait Ethernet {
+    /// Takes an empty frame from the pool. `None` if all are in use.
+    fn take_frame(&mut self) -> Option<Frame>;
+
+    /// Gives a frame back to the pool.
+    fn give_frame(&mut self, frame: Frame);
+
+    /// The next frame from the wire.
+    fn receive(&mut self) -> Option<Frame>;
+
+    /// Queues a frame for the wire. It may stay queued until [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// The frame comes back if the card's queue is full.
+    fn transmit(&mut self, frame: Frame) -> Result<(), Frame>;
+
+    /// Sends what is queued.
+    fn flush(&mut self);
+}
+
+/// Why a block could not be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskError {
+    /// There is no disk.
+    NoDisk,
+    /// The block lies beyond its end.
+    OutOfRange,
+    /// Too many requests are under way: try again after a completion.
+    QueueFull,
+    /// The device reported an error.
+    Io,
+}
+
+/// A transfer of one page to or from one 4 KiB block. The page belongs to the disk until it comes back.
+#[derive(Debug)]
+pub enum DiskRequest {
+    /// Fills the page from the block.
+    Read {
+        /// Number of the block.
+        block: u64,
+        /// The page.
+        page: Page,
+    },
+    /// Writes the page to the block.
+    Write {
+        /// Number of the block.
+        block: u64,
+        /// The page.
+        page: Page,
+    },
+}
+
+/// The disk, in blocks of 4 KiB.
+pub trait Disk {
+    /// Blocks there are; 0 without a disk.
+    fn nr_blocks(&self) -> u64;
+
+    /// Begins a transfer. The ticket comes back with its completion; completions come in any order.
+    ///
+    /// # Errors
+    /// With the request given back, if it cannot begin.
+    fn submit(&mut self, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)>;
+
+    /// The next transfer that has ended, with its ticket and page.
+    fn complete(&mut self) -> Option<(u64, Page, Result<(), DiskError>)>;
+}
+
+/// The serial line.
+pub trait Serial {
+    /// Prints text as it is.
+    fn print(&mut self, text: fmt::Arguments<'_>);
+
+    /// The next byte that was typed.
+    fn read_byte(&mut self) -> Option<u8>;
+}

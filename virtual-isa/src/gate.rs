@@ -1,0 +1,319 @@
+//! The supervisor gate: requests, completions and events, in postcard.
+//!
+//! The supervisor VM writes [`Request`]s, each with a ticket of its choice, into its request ring and executes
+//! `gate`. Completions come back in its completion ring, in any order and at any time, with the ticket; events
+//! come the same way, unasked. Nothing completes synchronously: creation takes time, admission may take longer.
+
+use crate::exception::Report;
+use serde::{Deserialize, Serialize};
+
+/// What the supervisor asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request<'a> {
+    /// Comes back in the completion.
+    pub ticket: u64,
+    /// What to do.
+    #[serde(borrow)]
+    pub operation: Operation<'a>,
+}
+
+/// An operation of the supervisor gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation<'a> {
+    /// The machine's counters. Answer: [`Answer::Machine`].
+    Machine,
+    /// What a bundle entry is. Answer: [`Answer::Entry`].
+    Entry {
+        /// Its index.
+        entry: u32,
+    },
+    /// Bytes of a bundle entry, at most [`crate::limits::MAX_READ_BYTES`]. Answer: [`Answer::Bytes`].
+    ReadEntry {
+        /// Its index.
+        entry: u32,
+        /// Where to begin.
+        offset: u32,
+        /// How many.
+        length: u32,
+    },
+    /// Checks an image of the bundle and makes it ready to create VMs of. Answer: [`Answer::Image`].
+    LoadImage {
+        /// Its index in the bundle.
+        entry: u32,
+    },
+    /// Creates a VM, not yet started. Answer: [`Answer::Done`].
+    Create {
+        /// A number that no VM has now; fixes its addresses.
+        vm: u32,
+        /// An image from `LoadImage`.
+        image: u32,
+        /// Its memory.
+        memory_pages: u32,
+        /// Its weight when it competes for the machine.
+        shares: u32,
+        /// Its argument string.
+        arguments: &'a str,
+    },
+    /// Starts a created VM, or one that was paused. Answer: [`Answer::Done`].
+    Start {
+        /// Which VM.
+        vm: u32,
+    },
+    /// Keeps a VM from running until it is started again. Answer: [`Answer::Done`].
+    Pause {
+        /// Which VM.
+        vm: u32,
+    },
+    /// Ends a VM. Its number stays taken until it is destroyed. Answer: [`Answer::Done`].
+    Stop {
+        /// Which VM.
+        vm: u32,
+    },
+    /// Removes a VM that has ended or never ran, and frees its number. Answer: [`Answer::Done`].
+    Destroy {
+        /// Which VM.
+        vm: u32,
+    },
+    /// A VM's state and counters. Answer: [`Answer::Vm`].
+    Inspect {
+        /// Which VM.
+        vm: u32,
+    },
+    /// Ends the machine. No answer.
+    PowerOff {
+        /// Exit status for whoever started the machine; 0 means success, at most 62.
+        status: u8,
+    },
+}
+
+/// What the kernel tells the supervisor: one record of the completion ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message<'a> {
+    /// The end of a request.
+    Completion {
+        /// The request's ticket.
+        ticket: u64,
+        /// How it ended.
+        #[serde(borrow)]
+        result: Result<Answer<'a>, GateError>,
+    },
+    /// A request could not be read; it had no effect.
+    Unreadable,
+    /// Something happened.
+    Event(Event),
+}
+
+/// How a request ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer<'a> {
+    /// Done, nothing to tell.
+    Done,
+    /// To `LoadImage`.
+    Image {
+        /// Names the image in `Create`.
+        image: u32,
+    },
+    /// To `Entry`.
+    Entry {
+        /// [`crate::bundle::EntryKind`], as a number.
+        kind: u32,
+        /// Its length.
+        bytes: u32,
+    },
+    /// To `ReadEntry`.
+    #[serde(borrow)]
+    Bytes(&'a [u8]),
+    /// To `Inspect`.
+    Vm(VmStatus),
+    /// To `Machine`.
+    Machine(MachineStatus),
+}
+
+/// Why a request was refused. It had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GateError {
+    /// The bundle has no such entry, or not of the kind needed.
+    NoSuchEntry,
+    /// No image has that number.
+    NoSuchImage,
+    /// No VM has that number.
+    NoSuchVm,
+    /// A VM with that number exists.
+    VmExists,
+    /// The number, size, length or status is outside what is allowed.
+    BadArgument,
+    /// The VM is not in a state in which this can be done.
+    BadState,
+    /// The image failed its checks.
+    BadImage,
+    /// The machine has no memory left for it.
+    NoMemory,
+}
+
+/// The life of a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmState {
+    /// Created, never started.
+    Created,
+    /// Could run, or is running.
+    Runnable,
+    /// Sleeps until something is pending.
+    Idle,
+    /// Kept from running by the supervisor.
+    Paused,
+    /// Ended; its report was sent as an event.
+    Ended,
+}
+
+/// A VM's state and counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Time it ran.
+    pub guest_ns: u64,
+    /// Time the kernel worked for it.
+    pub kernel_ns: u64,
+    /// Virtual instructions it executed.
+    pub instructions: u64,
+    /// Page faults of all kinds.
+    pub faults: u64,
+    /// Times it was dispatched.
+    pub dispatches: u64,
+    /// Frames it sent that the switch took.
+    pub frames_sent: u64,
+    /// Frames copied into its receive ring.
+    pub frames_received: u64,
+    /// Frames dropped because its receive queue was full.
+    pub drops_queue_full: u64,
+    /// Frames of its own dropped because of a bad length.
+    pub drops_bad_length: u64,
+    /// Frames of its own dropped because of a foreign source address.
+    pub drops_spoofed: u64,
+    /// Frames of its own dropped for any other reason (no such destination, unknown protocol).
+    pub drops_unroutable: u64,
+    /// Console bytes not printed.
+    pub console_dropped: u64,
+}
+
+/// Answer to [`Operation::Inspect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmStatus {
+    /// Where it is in its life.
+    pub state: VmState,
+    /// Its memory in pages.
+    pub memory_pages: u32,
+    /// Pages that are its alone.
+    pub private_pages: u32,
+    /// Pages of its page tables.
+    pub table_pages: u32,
+    /// Its generation.
+    pub generation: u64,
+    /// Its counters.
+    pub counters: Counters,
+}
+
+/// Answer to [`Operation::Machine`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineStatus {
+    /// Nanoseconds since boot.
+    pub uptime_ns: u64,
+    /// Processors that run VMs.
+    pub cpus: u32,
+    /// Entries in the boot bundle.
+    pub bundle_entries: u32,
+    /// VMs that exist, the supervisor included.
+    pub vms: u32,
+    /// Pages of memory the kernel manages.
+    pub total_pages: u64,
+    /// Pages of these that are free.
+    pub free_pages: u64,
+    /// Bytes in use on the kernel's own heap.
+    pub heap_bytes: u64,
+    /// Nanoseconds the processors had nothing to run.
+    pub idle_ns: u64,
+    /// Frames received from the wire.
+    pub frames_in: u64,
+    /// Frames sent to the wire.
+    pub frames_out: u64,
+    /// Frames dropped at the wire: malformed, not for us, or no buffer.
+    pub frames_dropped: u64,
+    /// Events that found the completion ring full.
+    pub events_lost: u64,
+}
+
+/// Something that happened, unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A VM ended. It takes no more memory but for its number and counters.
+    Ended {
+        /// Which VM.
+        vm: u32,
+        /// How.
+        report: Report,
+    },
+    /// A VM sent a frame with a source address that is not its own. At most one event per VM and second.
+    Spoofed {
+        /// Which VM.
+        vm: u32,
+    },
+}
+
+impl core::fmt::Display for GateError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NoSuchEntry => "no such bundle entry",
+            Self::NoSuchImage => "no such image",
+            Self::NoSuchVm => "no such VM",
+            Self::VmExists => "a VM with that number exists",
+            Self::BadArgument => "bad argument",
+            Self::BadState => "the VM's state does not allow it",
+            Self::BadImage => "the image failed its checks",
+            Self::NoMemory => "out of memory",
+        })
+    }
+}
+
+impl core::error::Error for GateError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exception::Cause;
+    use crate::limits::{MAX_ARGUMENT_BYTES, MAX_COMPLETION_BYTES, MAX_READ_BYTES, MAX_REQUEST_BYTES};
+    use std::string::String;
+
+    #[test]
+    fn the_largest_request_and_completion_fit_their_limits() {
+        let arguments: String = core::iter::repeat_n('x', MAX_ARGUMENT_BYTES).collect();
+        let request = Request {
+            ticket: u64::MAX,
+            operation: Operation::Create {
+                vm: u32::MAX,
+                image: u32::MAX,
+                memory_pages: u32::MAX,
+                shares: u32::MAX,
+                arguments: &arguments,
+            },
+        };
+        let mut space = [0u8; MAX_REQUEST_BYTES];
+        let bytes = postcard::to_slice(&request, &mut space).unwrap();
+        assert_eq!(postcard::from_bytes::<Request>(bytes).unwrap(), request);
+
+        let read = [0xffu8; MAX_READ_BYTES];
+        let report = Report {
+            cause: Cause::RingCorrupt { ring: crate::exception::Ring::Transmit, head: u32::MAX, tail: u32::MAX },
+            instruction: u64::MAX,
+            stack: u64::MAX,
+            flags: u64::MAX,
+            registers: [u64::MAX; 15],
+            backtrace: [u64::MAX; crate::limits::MAX_BACKTRACE],
+        };
+        for message in [
+            Message::Completion { ticket: u64::MAX, result: Ok(Answer::Bytes(&read)) },
+            Message::Event(Event::Ended { vm: u32::MAX, report }),
+        ] {
+            let mut space = [0u8; MAX_COMPLETION_BYTES];
+            let bytes = postcard::to_slice(&message, &mut space).unwrap();
+            assert_eq!(postcard::from_bytes::<Message>(bytes).unwrap(), message);
+        }
+    }
+}
