@@ -33,6 +33,30 @@ pub const ENTRY_BYTES: usize = 48;
 /// Most entries in a bundle.
 pub const MAX_ENTRIES: u32 = 1024;
 
+/// Exit status of the emulator when the machine powers off with a status, through the debug-exit device:
+/// distinct from 0 (a triple fault) and from the emulator's own failures.
+///
+/// ```
+/// assert_eq!(virtual_isa::bundle::exit_status(0), 33);
+/// ```
+#[must_use]
+pub const fn exit_status(status: u8) -> u8 {
+    (debug_exit_value(status) << 1) | 1
+}
+
+/// The value the kernel writes to the debug-exit device to power off with a status. Statuses above
+/// [`MAX_STATUS`] count as that.
+#[must_use]
+pub const fn debug_exit_value(status: u8) -> u8 {
+    0x10 + if status > MAX_STATUS { MAX_STATUS } else { status }
+}
+
+/// Highest status of a power-off.
+pub const MAX_STATUS: u8 = 62;
+
+/// The value the kernel writes to the debug-exit device when it panics; the emulator's exit status is 255.
+pub const PANIC_VALUE: u8 = 0x7f;
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
