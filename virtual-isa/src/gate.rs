@@ -199,6 +199,8 @@ pub struct Counters {
 pub struct VmStatus {
     /// Where it is in its life.
     pub state: VmState,
+    /// Its weight when it competes for the machine.
+    pub shares: u32,
     /// Its memory in pages.
     pub memory_pages: u32,
     /// Pages that are its alone.

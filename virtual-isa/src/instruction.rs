@@ -23,7 +23,7 @@ pub enum Instruction {
     /// entropy, timers or arguments are used. `Busy` unless all rings are empty. Result 0.
     Ready = 4,
     /// `discard(address, bytes)`: gives whole pages back; they read as zero (or as the image has them)
-    /// afterwards. Result: pages given back.
+    /// afterwards. Long ranges take several executions: `rdi` and `rsi` advance. Result 0.
     Discard = 5,
     /// `entropy(address, bytes)`: fills at most [`crate::limits::MAX_ENTROPY_BYTES`] with random bytes.
     /// Result: bytes written.

@@ -57,6 +57,9 @@ pub trait Pages {
     /// Pages there are, free or not.
     fn total_pages(&self) -> u64;
 
+    /// Bytes in use on the kernel's own heap.
+    fn heap_bytes(&self) -> u64;
+
     /// Copies bytes out of a page.
     fn read(&self, page: Mpn, offset: usize, into: &mut [u8]);
 

@@ -1,1 +1,18 @@
-//! To come.
+//! The kernel's policies, as plain Rust: numbers in, decision out. No clock of their own, no globals, no
+//! hardware; time is always an argument. The same code runs on the machine and in the simulator.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`scheduler`] | which VM runs next, and for how long |
+//! | [`gatekeeper`] | whether a VM may be created |
+//! | [`bucket`] | how much of something a VM may use at a time |
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+extern crate alloc;
+
+pub mod bucket;
+pub mod gatekeeper;
+pub mod scheduler;

@@ -1,1 +1,48 @@
-//! To come.
+//! What the virtual ISA means, over the hardware traits of `hal` and the decisions of `policy`.
+//!
+//! [`Core`] is one core's instance of the kernel: it owns its VMs and its hardware outright and is driven by
+//! calling [`Core::turn`] for ever. Nothing in here blocks, has `unsafe`, or knows a processor.
+//!
+//! Untrusted words are first decoded into typed requests ([`decode`], pure), which are then performed. What a
+//! guest wrote is read once and the copy is checked. Whatever a guest does ends in a result, an error code, or
+//! that VM's end with a report.
+//!
+//! | module | what |
+//! |---|---|
+//! | `core` | the event loop: wire, timers, dispatch, halt |
+//! | `vm` | one VM: context, memory, queue, counters |
+//! | [`decode`] | virtual instructions as typed requests |
+//! | `perform` | what they do |
+//! | `memory` | a VM's pages: image, private delta, zero; faults |
+//! | `images` | loaded images, shared by their VMs |
+//! | `rings` | kernel ends of the byte rings |
+//! | [`route`] | the switch's decisions, pure |
+//! | `network` | moving frames |
+//! | `gate` | the supervisor's operations |
+//! | `lifecycle` | start, create, end, destroy |
+//! | `report` | reports of VMs that ended |
+//! | `timers` | deadlines |
+//! | `console` | guests' texts |
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+extern crate alloc;
+
+mod console;
+mod core;
+pub mod decode;
+mod gate;
+mod images;
+mod lifecycle;
+mod memory;
+mod network;
+mod perform;
+mod report;
+mod rings;
+pub mod route;
+mod timers;
+mod vm;
+
+pub use crate::core::{BootError, Core};

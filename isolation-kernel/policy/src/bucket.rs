@@ -1,0 +1,85 @@
+//! The token bucket: a rate with bounded bursts.
+
+use hal::Nanos;
+
+/// What a bucket allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens that come in each second.
+    pub per_second: u32,
+    /// Tokens it holds at most.
+    pub burst: u32,
+}
+
+/// A token bucket. Starts full.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    rate: Rate,
+    tokens: u32,
+    filled_at: Nanos,
+}
+
+impl Bucket {
+    /// A full bucket.
+    #[must_use]
+    pub const fn new(rate: Rate, now: Nanos) -> Self {
+        Self { rate, tokens: rate.burst, filled_at: now }
+    }
+
+    /// Takes `wanted` tokens, or as many as there are, and returns how many it took.
+    pub fn take(&mut self, wanted: u32, now: Nanos) -> u32 {
+        self.fill(now);
+        let taken = wanted.min(self.tokens);
+        self.tokens = self.tokens.saturating_sub(taken);
+        taken
+    }
+
+    fn fill(&mut self, now: Nanos) {
+        const SECOND: u128 = 1_000_000_000;
+        let elapsed = u128::from(now.since(self.filled_at));
+        let new = elapsed * u128::from(self.rate.per_second) / SECOND;
+        let room = u128::from(self.rate.burst.saturating_sub(self.tokens));
+        if new >= room {
+            self.tokens = self.rate.burst;
+            self.filled_at = now;
+        } else if new > 0 {
+            // Only the time that whole tokens account for is used up, so that slow rates lose nothing.
+            let used = new * SECOND / u128::from(self.rate.per_second);
+            self.tokens = self.tokens.saturating_add(u32::try_from(new).unwrap_or(u32::MAX));
+            self.filled_at = self.filled_at.after(u64::try_from(used).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn gives_the_burst_then_the_rate() {
+        let mut bucket = Bucket::new(Rate { per_second: 1000, burst: 50 }, Nanos(0));
+        assert_eq!(bucket.take(80, Nanos(0)), 50);
+        assert_eq!(bucket.take(1, Nanos(0)), 0);
+        assert_eq!(bucket.take(80, Nanos(10_000_000)), 10);
+        assert_eq!(bucket.take(80, Nanos(u64::MAX)), 50);
+    }
+
+    proptest! {
+        #[test]
+        fn never_exceeds_burst_plus_rate(
+            per_second in 1u32..1_000_000,
+            burst in 1u32..100_000,
+            steps in proptest::collection::vec((0u64..50_000_000, 0u32..100_000), 1..100),
+        ) {
+            let mut bucket = Bucket::new(Rate { per_second, burst }, Nanos(0));
+            let (mut now, mut taken) = (0u64, 0u128);
+            for (pause, wanted) in steps {
+                now += pause;
+                taken += u128::from(bucket.take(wanted, Nanos(now)));
+                let allowed = u128::from(burst) + u128::from(now) * u128::from(per_second) / 1_000_000_000;
+                prop_assert!(taken <= allowed, "{taken} of {allowed} at {now}");
+            }
+        }
+    }
+}

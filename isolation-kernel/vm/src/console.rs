@@ -1,0 +1,87 @@
+//! Text: the kernel's own lines about VMs, and what guests print.
+
+use core::fmt;
+use hal::{Hardware, Nanos};
+use policy::bucket::Rate;
+
+/// What a VM may print: enough for a log, too little to drown one.
+pub const CONSOLE_RATE: Rate = Rate { per_second: 4096, burst: 16 * 1024 };
+
+/// How much a line of the kernel matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+}
+
+/// A time as the log shows it: seconds and microseconds.
+pub struct Stamp(pub Nanos);
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Nanos(ns) = self.0;
+        write!(f, "[{:5}.{:06}]", ns / 1_000_000_000, ns % 1_000_000_000 / 1000)
+    }
+}
+
+/// Prints a line of the kernel's log.
+pub fn log<H: Hardware>(hw: &mut H, level: Level, text: fmt::Arguments<'_>) {
+    let stamp = Stamp(hw.now());
+    let level = match level {
+        Level::Error => "error",
+        Level::Warn => "warn ",
+        Level::Info => "info ",
+    };
+    hw.print(format_args!("{stamp} {level} {text}\n"));
+}
+
+/// Prints what a guest wrote, line by line, so that it cannot look like anybody else's text.
+pub fn print_guest<H: Hardware>(hw: &mut H, vm: u32, bytes: &[u8]) {
+    let stamp = Stamp(hw.now());
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    for line in bytes.split(|&b| b == b'\n') {
+        hw.print(format_args!("{stamp} vm {vm}| {}\n", Tame(line)));
+    }
+}
+
+/// A guest's bytes with nothing in them that a terminal would obey.
+struct Tame<'a>(&'a [u8]);
+
+impl fmt::Display for Tame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            let mut plain = chunk.valid();
+            while let Some(at) = plain.find(|c: char| c.is_control() && c != '\t') {
+                let (before, rest) = plain.split_at(at);
+                f.write_str(before)?;
+                f.write_str("\u{fffd}")?;
+                plain = rest.get(rest.chars().next().map_or(0, char::len_utf8)..).unwrap_or_default();
+            }
+            f.write_str(plain)?;
+            if !chunk.invalid().is_empty() {
+                f.write_str("\u{fffd}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn a_guest_cannot_speak_to_the_terminal() {
+        assert_eq!(Tame(b"plain \xc3\xa4 text\t.").to_string(), "plain ä text\t.");
+        assert_eq!(Tame(b"\x1b[2Jx\r\x9b\xff").to_string(), "\u{fffd}[2Jx\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(Tame("\u{9b}A".as_bytes()).to_string(), "\u{fffd}A");
+    }
+
+    #[test]
+    fn time_is_in_seconds_and_microseconds() {
+        assert_eq!(Stamp(Nanos(12_345_678_901)).to_string(), "[   12.345678]");
+    }
+}

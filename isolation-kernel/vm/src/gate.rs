@@ -1,0 +1,349 @@
+//! The supervisor's operations. Requests are copied out of the ring, decoded, checked, then performed; what
+//! takes long becomes a job that advances a little each turn.
+
+use crate::console::{Level, log};
+use crate::core::{Core, SUPERVISOR};
+use crate::images::LoadedImage;
+use crate::lifecycle::Birth;
+use crate::rings::Next;
+use crate::vm::{State, Vm};
+use hal::Hardware;
+use policy::gatekeeper::{self, Memory};
+use virtual_isa::bundle::{EntryKind, MAX_STATUS};
+use virtual_isa::control::Pending;
+use virtual_isa::exception::Cause;
+use virtual_isa::gate::{Answer, GateError, MachineStatus, Message, Operation, Request, VmState, VmStatus};
+use virtual_isa::image::Image;
+use virtual_isa::instruction::InstructionError;
+use virtual_isa::limits::{
+    MAX_ARGUMENT_BYTES, MAX_COMPLETION_BYTES, MAX_MEMORY_PAGES, MAX_PAGES_PER_STEP, MAX_READ_BYTES,
+    MAX_REQUEST_BYTES, MAX_VMS, MIN_MEMORY_PAGES,
+};
+
+/// Requests taken by one execution of `gate`.
+const REQUEST_BATCH: u32 = 16;
+
+/// Images that can be loading at a time.
+const MAX_LOADING: usize = 8;
+
+/// Pages a VM needs at least: its fixed pages, its tables, a stack and some data.
+const MINIMUM_PAGES: u64 = 16;
+
+/// An image that is being loaded.
+pub struct Loading<'b> {
+    ticket: u64,
+    source: Image<'b>,
+    image: LoadedImage,
+}
+
+/// What an operation comes to.
+enum Outcome<'a> {
+    Done(Result<Answer<'a>, GateError>),
+    /// The completion comes later.
+    Later,
+    /// It cannot be taken now, and stays in the ring.
+    NotNow,
+}
+
+impl<'b, H: Hardware> Core<'b, H> {
+    /// Serves the request ring of a VM with the privilege bit. Returns how many requests it took.
+    pub(crate) fn serve_requests(&mut self, vm: &mut Vm<H>) -> Result<Result<u32, InstructionError>, Cause> {
+        let Some(requests) = vm.request_ring().filter(|_| vm.is_privileged) else {
+            return Ok(Err(InstructionError::NotPermitted));
+        };
+        let head = requests.guest_head(&self.hw);
+        let mut taken = 0;
+        while taken < REQUEST_BATCH && self.has_room_for_message(vm)? {
+            let mut space = [0; MAX_REQUEST_BYTES];
+            let (bytes, next_tail) = match requests.next(&self.hw, head, vm.indices.request_tail)? {
+                Next::Empty => break,
+                Next::Malformed { next_tail } => (None, next_tail),
+                Next::Record { at, length, next_tail } => {
+                    let bytes = space.get_mut(..length);
+                    (bytes.map(|bytes| (at, bytes)), next_tail)
+                }
+            };
+            let request = bytes.and_then(|(at, bytes)| {
+                requests.read(&self.hw, at, bytes);
+                postcard::from_bytes::<Request<'_>>(bytes).ok()
+            });
+            match request {
+                None => self.send(vm, &Message::Unreadable)?,
+                Some(Request { ticket, operation }) => match self.operate(vm, ticket, operation) {
+                    Outcome::Done(result) => self.send(vm, &Message::Completion { ticket, result })?,
+                    Outcome::Later => {}
+                    Outcome::NotNow => break,
+                },
+            }
+            vm.indices.request_tail = next_tail;
+            taken += 1;
+        }
+        requests.publish_tail(&mut self.hw, vm.indices.request_tail);
+        Ok(Ok(taken))
+    }
+
+    fn has_room_for_message(&self, vm: &Vm<H>) -> Result<bool, Cause> {
+        let Some(ring) = vm.completion_ring() else { return Ok(false) };
+        ring.has_room(&self.hw, vm.indices.completion_head, MAX_COMPLETION_BYTES)
+    }
+
+    /// Puts a message into the completion ring, in which there is room for it.
+    fn send(&mut self, vm: &mut Vm<H>, message: &Message<'_>) -> Result<(), Cause> {
+        let mut space = [0; MAX_COMPLETION_BYTES];
+        let Some(ring) = vm.completion_ring() else { return Ok(()) };
+        let Ok(bytes) = postcard::to_slice(message, &mut space) else {
+            log(&mut self.hw, Level::Error, format_args!("a message for the supervisor is too long"));
+            return Ok(());
+        };
+        if let Some(head) = ring.push(&mut self.hw, vm.indices.completion_head, bytes)? {
+            vm.indices.completion_head = head;
+            vm.set_pending(&mut self.hw, Pending::GATE);
+        }
+        Ok(())
+    }
+
+    /// Moves events into the supervisor's completion ring, as many as fit.
+    pub(crate) fn pump_events(&mut self, vm: &mut Vm<H>) -> Result<(), Cause> {
+        while !self.events.is_empty() && self.has_room_for_message(vm)? {
+            if let Some(event) = self.events.pop_front() {
+                self.send(vm, &Message::Event(event))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings waiting events to the supervisor and wakes it.
+    pub(crate) fn tell_supervisor(&mut self) {
+        if self.events.is_empty() {
+            return;
+        }
+        self.with_supervisor(|core, vm| core.pump_events(vm));
+    }
+
+    /// Works on the supervisor VM, between its runs, and wakes it if that left something for it.
+    fn with_supervisor(&mut self, work: impl FnOnce(&mut Self, &mut Vm<H>) -> Result<(), Cause>) {
+        let Some(mut vm) = self.vms.take(SUPERVISOR) else { return };
+        if vm.state == State::Ended {
+            // Nobody is there to hear them.
+            self.events.clear();
+        } else {
+            let before = vm.indices.completion_head;
+            match work(self, &mut vm) {
+                Err(cause) => self.end(&mut vm, cause),
+                Ok(()) => {
+                    let told = vm.indices.completion_head != before && vm.enabled & Pending::GATE.bits() != 0;
+                    if told && vm.state == State::Idle {
+                        self.make_runnable(&mut vm);
+                    }
+                }
+            }
+        }
+        self.vms.put(vm);
+    }
+
+    /// Advances the image that is being loaded. Returns whether there is more to do.
+    pub(crate) fn load_images(&mut self) -> bool {
+        let Some(mut loading) = self.loading.pop_front() else { return false };
+        let result = match loading.image.load_more(&loading.source, MAX_PAGES_PER_STEP, &mut self.hw) {
+            Ok(false) => {
+                self.loading.push_front(loading);
+                return true;
+            }
+            Ok(true) => Ok(()),
+            Err(_) => Err(GateError::NoMemory),
+        };
+        let ticket = loading.ticket;
+        let result = match result {
+            Ok(()) => {
+                let image = u32::try_from(self.images.len()).unwrap_or(u32::MAX);
+                self.images.push(loading.image);
+                Ok(Answer::Image { image })
+            }
+            Err(e) => {
+                loading.image.release(&mut self.hw);
+                Err(e)
+            }
+        };
+        self.with_supervisor(|core, vm| core.send(vm, &Message::Completion { ticket, result }));
+        !self.loading.is_empty()
+    }
+
+    fn operate(&mut self, caller: &mut Vm<H>, ticket: u64, operation: Operation<'_>) -> Outcome<'b> {
+        Outcome::Done(match operation {
+            Operation::Machine => Ok(Answer::Machine(self.machine_status())),
+            Operation::Entry { entry } => match self.bundle.entry(entry) {
+                Some(entry) => Ok(Answer::Entry {
+                    kind: entry.kind as u32,
+                    bytes: u32::try_from(entry.bytes.len()).unwrap_or(u32::MAX),
+                }),
+                None => Err(GateError::NoSuchEntry),
+            },
+            Operation::ReadEntry { entry, offset, length } => self.read_entry(entry, offset, length),
+            Operation::LoadImage { entry } => return self.begin_loading(ticket, entry),
+            Operation::Create { vm, image, memory_pages, shares, arguments } => {
+                let is_privileged = false;
+                self.admit(&Birth { number: vm, image, memory_pages, shares, arguments, is_privileged })
+            }
+            Operation::Inspect { vm } if vm == caller.number => Ok(Answer::Vm(self.vm_status(caller))),
+            Operation::Inspect { vm } => match self.vms.get(vm) {
+                Some(vm) => Ok(Answer::Vm(self.vm_status(vm))),
+                None => Err(GateError::NoSuchVm),
+            },
+            Operation::Start { vm }
+            | Operation::Pause { vm }
+            | Operation::Stop { vm }
+            | Operation::Destroy { vm }
+                if vm == SUPERVISOR =>
+            {
+                Err(GateError::BadArgument)
+            }
+            Operation::Start { vm } => self.change(vm, |core, vm| match vm.state {
+                State::Created | State::Paused => {
+                    core.make_runnable(vm);
+                    Ok(())
+                }
+                _ => Err(GateError::BadState),
+            }),
+            Operation::Pause { vm } => self.change(vm, |core, vm| match vm.state {
+                State::Runnable | State::Idle => {
+                    if let Some(deadline) = vm.deadline.take() {
+                        core.timers.clear(deadline, vm.number);
+                    }
+                    vm.state = State::Paused;
+                    Ok(())
+                }
+                _ => Err(GateError::BadState),
+            }),
+            Operation::Stop { vm } => self.change(vm, |core, vm| match vm.state {
+                State::Ended => Err(GateError::BadState),
+                _ => {
+                    core.end(vm, Cause::Stopped);
+                    Ok(())
+                }
+            }),
+            Operation::Destroy { vm } => self.destroy(vm),
+            Operation::PowerOff { status } if status > MAX_STATUS => Err(GateError::BadArgument),
+            Operation::PowerOff { status } => {
+                log(&mut self.hw, Level::Info, format_args!("power off with status {status}"));
+                self.hw.flush();
+                self.hw.power_off(status);
+                return Outcome::Later;
+            }
+        })
+    }
+
+    fn read_entry(&self, entry: u32, offset: u32, length: u32) -> Result<Answer<'b>, GateError> {
+        let bytes = self.bundle.entry(entry).ok_or(GateError::NoSuchEntry)?.bytes;
+        let (offset, length) = (offset as usize, length as usize);
+        let end = offset.checked_add(length).filter(|_| length <= MAX_READ_BYTES).ok_or(GateError::BadArgument)?;
+        bytes.get(offset..end).map(Answer::Bytes).ok_or(GateError::BadArgument)
+    }
+
+    fn begin_loading(&mut self, ticket: u64, entry: u32) -> Outcome<'b> {
+        if self.loading.len() >= MAX_LOADING {
+            return Outcome::NotNow;
+        }
+        let Some(found) = self.bundle.entry(entry).filter(|found| found.kind == EntryKind::Image) else {
+            return Outcome::Done(Err(GateError::NoSuchEntry));
+        };
+        match Image::check(found.bytes) {
+            Err(e) => {
+                log(&mut self.hw, Level::Error, format_args!("image {}: {e}", found.name));
+                Outcome::Done(Err(GateError::BadImage))
+            }
+            Ok(image) => {
+                self.loading.push_back(Loading { ticket, source: image, image: LoadedImage::new(&image) });
+                Outcome::Later
+            }
+        }
+    }
+
+    /// The gatekeeper's door: creates a VM if everything about it can be.
+    fn admit(&mut self, birth: &Birth<'_>) -> Result<Answer<'b>, GateError> {
+        let Birth { number, memory_pages, .. } = *birth;
+        let sizes = MIN_MEMORY_PAGES..=MAX_MEMORY_PAGES;
+        let has_address = self.network.vm_at(self.network.ipv4_of(number)) == Some(number);
+        if number >= MAX_VMS
+            || !has_address
+            || !sizes.contains(&memory_pages)
+            || birth.shares == 0
+            || birth.arguments.len() > MAX_ARGUMENT_BYTES
+        {
+            return Err(GateError::BadArgument);
+        }
+        let image = self.images.get(birth.image as usize).ok_or(GateError::NoSuchImage)?;
+        if image.end_page > memory_pages {
+            return Err(GateError::BadArgument);
+        }
+        if number == SUPERVISOR || self.vms.get(number).is_some() {
+            return Err(GateError::VmExists);
+        }
+        let memory = Memory { free: self.hw.free_pages(), total: self.hw.total_pages() };
+        gatekeeper::admit(memory, MINIMUM_PAGES).map_err(|_| GateError::NoMemory)?;
+        let vm = self.create(birth).map_err(|_| GateError::NoMemory)?;
+        self.vms.insert(vm);
+        self.scheduler.reserve(self.vms.count() as usize);
+        Ok(Answer::Done)
+    }
+
+    fn change(
+        &mut self,
+        number: u32,
+        change: impl FnOnce(&mut Self, &mut Vm<H>) -> Result<(), GateError>,
+    ) -> Result<Answer<'b>, GateError> {
+        let mut vm = self.vms.take(number).ok_or(GateError::NoSuchVm)?;
+        let result = change(self, &mut vm);
+        self.vms.put(vm);
+        result.map(|()| Answer::Done)
+    }
+
+    fn destroy(&mut self, number: u32) -> Result<Answer<'b>, GateError> {
+        let mut vm = self.vms.remove(number).ok_or(GateError::NoSuchVm)?;
+        // Queues may still hold its number. That is harmless: they look at the VM's state, whoever it is by then.
+        match vm.state {
+            State::Created => self.end(&mut vm, Cause::Stopped),
+            State::Ended => {}
+            _ => {
+                self.vms.insert(vm);
+                return Err(GateError::BadState);
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn vm_status(&self, vm: &Vm<H>) -> VmStatus {
+        let memory = vm.memory.as_ref();
+        VmStatus {
+            state: match vm.state {
+                State::Created => VmState::Created,
+                State::Runnable => VmState::Runnable,
+                State::Idle => VmState::Idle,
+                State::Paused => VmState::Paused,
+                State::Ended => VmState::Ended,
+            },
+            shares: vm.shares,
+            memory_pages: memory.map_or(0, crate::memory::Memory::size_pages),
+            private_pages: memory.map_or(0, crate::memory::Memory::private_pages),
+            table_pages: memory.and_then(|memory| memory.space()).map_or(0, |space| self.hw.table_pages(space)),
+            generation: vm.generation,
+            counters: vm.counters,
+        }
+    }
+
+    fn machine_status(&self) -> MachineStatus {
+        MachineStatus {
+            uptime_ns: self.hw.now().0,
+            cpus: 1,
+            bundle_entries: self.bundle.nr_entries(),
+            vms: self.vms.count(),
+            total_pages: self.hw.total_pages(),
+            free_pages: self.hw.free_pages(),
+            heap_bytes: self.hw.heap_bytes(),
+            idle_ns: self.idle_ns,
+            frames_in: self.wire.frames_in,
+            frames_out: self.wire.frames_out,
+            frames_dropped: self.wire.frames_dropped,
+            events_lost: self.events_lost,
+        }
+    }
+}

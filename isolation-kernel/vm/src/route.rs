@@ -1,0 +1,299 @@
+//! The switch's decisions: a frame and where it comes from in, a verdict out. Pure; nothing is moved here.
+//!
+//! VM addresses are fixed at creation and enforced on what a VM sends. ARP for them is answered by the switch,
+//! so that no broadcast wakes a VM. The switch is also the one next hop of everybody: what is sent to its own
+//! Ethernet address is forwarded by IP address, so that no host needs a neighbour entry per VM.
+
+use virtual_isa::network::{ETHERNET_HEADER_BYTES, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Network};
+
+/// Where a frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The network card.
+    Wire,
+    /// The VM of that number.
+    Vm(u32),
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to a VM, with this VM's Ethernet address as its destination.
+    ToVm(u32),
+    /// It goes out on the wire, with the host's Ethernet address as its destination.
+    ToWire,
+    /// It asks for the Ethernet address of an IP address that the switch answers for.
+    Asks {
+        /// The IP address.
+        ipv4: [u8; 4],
+        /// The VM that must exist for the answer to be true, if it is a VM's address.
+        vm: Option<u32>,
+        /// The answer.
+        mac: [u8; 6],
+    },
+    /// It is dropped.
+    Drop(Reason),
+}
+
+/// Why a frame is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Shorter than a header or longer than a full frame.
+    BadLength,
+    /// Its source is not who it says.
+    Spoofed,
+    /// Nobody here takes it.
+    Unroutable,
+}
+
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+
+/// Bytes of an ARP packet for IPv4 over Ethernet.
+const ARP_BYTES: usize = 28;
+
+/// Length of an ARP answer with its Ethernet header.
+pub const ARP_FRAME_BYTES: usize = ETHERNET_HEADER_BYTES + ARP_BYTES;
+
+/// The fields at these places of a frame, if it is long enough.
+fn field<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
+    frame.get(at..)?.first_chunk().copied()
+}
+
+/// Decides what becomes of a frame.
+#[must_use]
+pub fn route(network: &Network, source: Source, frame: &[u8]) -> Verdict {
+    if frame.len() < MIN_FRAME_BYTES || frame.len() > MAX_FRAME_BYTES {
+        return Verdict::Drop(Reason::BadLength);
+    }
+    let (Some(to), Some(from), Some(kind)) = (field::<6>(frame, 0), field::<6>(frame, 6), field::<2>(frame, 12)) else {
+        return Verdict::Drop(Reason::BadLength);
+    };
+    let is_own = match source {
+        Source::Vm(vm) => from == Network::mac_of(vm),
+        // Nobody outside may look like one of us.
+        Source::Wire => Network::vm_with_mac(from).is_none() && from != Network::SWITCH_MAC,
+    };
+    if !is_own {
+        return Verdict::Drop(Reason::Spoofed);
+    }
+    match kind {
+        ETHERTYPE_ARP => route_arp(network, source, frame),
+        ETHERTYPE_IPV4 => route_ipv4(network, source, to, frame),
+        _ => Verdict::Drop(Reason::Unroutable),
+    }
+}
+
+/// Whether an IP address may be the source of a frame from there.
+fn is_own_ipv4(network: &Network, source: Source, ipv4: [u8; 4]) -> bool {
+    match source {
+        Source::Vm(vm) => ipv4 == network.ipv4_of(vm),
+        Source::Wire => network.vm_at(ipv4).is_none() && ipv4 != network.switch_ipv4,
+    }
+}
+
+fn route_arp(network: &Network, source: Source, frame: &[u8]) -> Verdict {
+    const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
+    const REQUEST: [u8; 2] = [0, 1];
+    let (Some(header), Some(operation), Some(sender_mac), Some(sender), Some(target)) = (
+        field::<6>(frame, 14),
+        field::<2>(frame, 20),
+        field::<6>(frame, 22),
+        field::<4>(frame, 28),
+        field::<4>(frame, 38),
+    ) else {
+        return Verdict::Drop(Reason::Unroutable);
+    };
+    if field::<6>(frame, 6) != Some(sender_mac) || !is_own_ipv4(network, source, sender) {
+        return Verdict::Drop(Reason::Spoofed);
+    }
+    if header != ETHERNET_IPV4 || operation != REQUEST || target == sender {
+        return Verdict::Drop(Reason::Unroutable);
+    }
+    let vm = network.vm_at(target);
+    let mac = match vm {
+        _ if target == network.switch_ipv4 => Network::SWITCH_MAC,
+        Some(vm) => Network::mac_of(vm),
+        // The host answers for itself on the wire.
+        None if target == network.host_ipv4 && source != Source::Wire => network.host_mac,
+        None => return Verdict::Drop(Reason::Unroutable),
+    };
+    Verdict::Asks { ipv4: target, vm, mac }
+}
+
+fn route_ipv4(network: &Network, source: Source, to: [u8; 6], frame: &[u8]) -> Verdict {
+    let (Some(version), Some(sender), Some(target)) =
+        (field::<1>(frame, 14), field::<4>(frame, 26), field::<4>(frame, 30))
+    else {
+        return Verdict::Drop(Reason::Unroutable);
+    };
+    if !is_own_ipv4(network, source, sender) {
+        return Verdict::Drop(Reason::Spoofed);
+    }
+    if version[0] >> 4 != 4 {
+        return Verdict::Drop(Reason::Unroutable);
+    }
+    match (network.vm_at(target), source) {
+        (Some(vm), _) if to == Network::SWITCH_MAC || to == Network::mac_of(vm) => Verdict::ToVm(vm),
+        (None, Source::Vm(_)) if to == Network::SWITCH_MAC || to == network.host_mac => {
+            if target == network.switch_ipv4 { Verdict::Drop(Reason::Unroutable) } else { Verdict::ToWire }
+        }
+        _ => Verdict::Drop(Reason::Unroutable),
+    }
+}
+
+/// Writes the answer to the ARP request `request` into `answer`: `ipv4` is at `mac`. Returns its length.
+pub fn answer_arp(request: &[u8], ipv4: [u8; 4], mac: [u8; 6], answer: &mut [u8]) -> Option<usize> {
+    let asker_mac = field::<6>(request, 22)?;
+    let asker = field::<4>(request, 28)?;
+    let mut rest = answer.get_mut(..ARP_FRAME_BYTES)?;
+    let pieces: [&[u8]; 9] =
+        [&asker_mac, &mac, &ETHERTYPE_ARP, &[0, 1, 8, 0, 6, 4], &[0, 2], &mac, &ipv4, &asker_mac, &asker];
+    for piece in pieces {
+        let (now, later) = rest.split_at_mut_checked(piece.len())?;
+        now.copy_from_slice(piece);
+        rest = later;
+    }
+    Some(ARP_FRAME_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    const HOST: [u8; 4] = [10, 64, 0, 1];
+
+    fn frame(to: [u8; 6], from: [u8; 6], source: [u8; 4], target: [u8; 4], length: usize) -> Vec<u8> {
+        let mut f = vec![0u8; length.max(34)];
+        f[..6].copy_from_slice(&to);
+        f[6..12].copy_from_slice(&from);
+        f[12..14].copy_from_slice(&ETHERTYPE_IPV4);
+        f[14] = 0x45;
+        f[26..30].copy_from_slice(&source);
+        f[30..34].copy_from_slice(&target);
+        f.truncate(length);
+        f
+    }
+
+    fn arp(from: [u8; 6], sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+        let mut f = vec![0xff; 6];
+        for piece in [&from[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &from, &sender, &[0; 6], &target] {
+            f.extend_from_slice(piece);
+        }
+        f
+    }
+
+    fn plan() -> (Network, [u8; 4], [u8; 4]) {
+        let n = Network::default();
+        (n, n.ipv4_of(7), n.ipv4_of(9))
+    }
+
+    #[test]
+    fn frames_find_their_way() {
+        let (n, seven, nine) = plan();
+        let (mac7, mac9, switch) = (Network::mac_of(7), Network::mac_of(9), Network::SWITCH_MAC);
+        let go = |source, f: Vec<u8>| route(&n, source, &f);
+        assert_eq!(go(Source::Vm(7), frame(switch, mac7, seven, nine, 60)), Verdict::ToVm(9));
+        assert_eq!(go(Source::Vm(7), frame(mac9, mac7, seven, nine, 60)), Verdict::ToVm(9));
+        assert_eq!(go(Source::Vm(7), frame(switch, mac7, seven, HOST, 60)), Verdict::ToWire);
+        assert_eq!(go(Source::Vm(7), frame(n.host_mac, mac7, seven, HOST, 1514)), Verdict::ToWire);
+        assert_eq!(go(Source::Wire, frame(switch, n.host_mac, HOST, seven, 60)), Verdict::ToVm(7));
+        assert_eq!(go(Source::Wire, frame(mac7, n.host_mac, HOST, seven, 60)), Verdict::ToVm(7));
+    }
+
+    #[test]
+    fn bad_frames_are_dropped_for_the_right_reason() {
+        let (n, seven, nine) = plan();
+        let (mac7, switch) = (Network::mac_of(7), Network::SWITCH_MAC);
+        let drop = |source, f: Vec<u8>| match route(&n, source, &f) {
+            Verdict::Drop(reason) => reason,
+            other => panic!("not dropped: {other:?}"),
+        };
+        for length in [0, 13, 1515, 65_535] {
+            assert_eq!(drop(Source::Vm(7), frame(switch, mac7, seven, nine, length)), Reason::BadLength);
+            assert_eq!(drop(Source::Wire, frame(switch, n.host_mac, HOST, seven, length)), Reason::BadLength);
+        }
+        let foreign_mac = frame(switch, Network::mac_of(9), seven, nine, 60);
+        assert_eq!(drop(Source::Vm(7), foreign_mac), Reason::Spoofed);
+        assert_eq!(drop(Source::Vm(7), frame(switch, mac7, nine, seven, 60)), Reason::Spoofed);
+        assert_eq!(drop(Source::Vm(7), frame(switch, mac7, HOST, nine, 60)), Reason::Spoofed);
+        assert_eq!(drop(Source::Wire, frame(switch, mac7, HOST, nine, 60)), Reason::Spoofed);
+        assert_eq!(drop(Source::Wire, frame(switch, n.host_mac, seven, nine, 60)), Reason::Spoofed);
+        let broadcast = frame([0xff; 6], n.host_mac, HOST, seven, 60);
+        assert_eq!(drop(Source::Wire, broadcast), Reason::Unroutable);
+        let wrong_mac = frame(Network::mac_of(9), n.host_mac, HOST, seven, 60);
+        assert_eq!(drop(Source::Wire, wrong_mac), Reason::Unroutable);
+        let not_for_us = frame(switch, n.host_mac, HOST, [192, 0, 2, 1], 60);
+        assert_eq!(drop(Source::Wire, not_for_us), Reason::Unroutable);
+        let mut version6 = frame(switch, mac7, seven, nine, 60);
+        version6[14] = 0x60;
+        assert_eq!(drop(Source::Vm(7), version6), Reason::Unroutable);
+        let mut ipv6 = frame(switch, mac7, seven, nine, 60);
+        ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
+        assert_eq!(drop(Source::Vm(7), ipv6), Reason::Unroutable);
+    }
+
+    #[test]
+    fn the_switch_answers_arp() {
+        let (n, seven, nine) = plan();
+        let mac7 = Network::mac_of(7);
+        let ask = |source, f: Vec<u8>| route(&n, source, &f);
+        let asks = |ipv4, vm, mac| Verdict::Asks { ipv4, vm, mac };
+        assert_eq!(ask(Source::Wire, arp(n.host_mac, HOST, seven)), asks(seven, Some(7), mac7));
+        let next_hop = asks(n.switch_ipv4, None, Network::SWITCH_MAC);
+        assert_eq!(ask(Source::Wire, arp(n.host_mac, HOST, n.switch_ipv4)), next_hop);
+        assert_eq!(ask(Source::Vm(7), arp(mac7, seven, nine)), asks(nine, Some(9), Network::mac_of(9)));
+        assert_eq!(ask(Source::Vm(7), arp(mac7, seven, HOST)), asks(HOST, None, n.host_mac));
+        // Somebody else's address, and one's own.
+        assert_eq!(ask(Source::Vm(7), arp(mac7, nine, HOST)), Verdict::Drop(Reason::Spoofed));
+        assert_eq!(ask(Source::Vm(7), arp(mac7, seven, seven)), Verdict::Drop(Reason::Unroutable));
+        assert_eq!(ask(Source::Wire, arp(n.host_mac, HOST, HOST)), Verdict::Drop(Reason::Unroutable));
+
+        let mut answer = [0u8; 64];
+        let length = answer_arp(&arp(n.host_mac, HOST, seven), seven, mac7, &mut answer).unwrap();
+        assert_eq!(length, 42);
+        assert_eq!(answer[..6], n.host_mac);
+        assert_eq!(answer[6..12], mac7);
+        assert_eq!(answer[20..22], [0, 2]);
+        assert_eq!(answer[22..28], mac7);
+        assert_eq!(answer[28..32], seven);
+        assert_eq!(answer[38..42], HOST);
+    }
+
+    proptest! {
+        #[test]
+        fn no_vm_can_send_as_another(
+            vm in 0u32..20,
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+            own_mac: bool,
+            own_ip: bool,
+            arp: bool,
+        ) {
+            let n = Network::default();
+            let mut f = bytes;
+            if f.len() >= 42 {
+                f[12..14].copy_from_slice(if arp { &ETHERTYPE_ARP } else { &ETHERTYPE_IPV4 });
+                if own_mac {
+                    f[6..12].copy_from_slice(&Network::mac_of(vm));
+                    f[22..28].copy_from_slice(&Network::mac_of(vm));
+                }
+                if own_ip {
+                    let at = if arp { 28 } else { 26 };
+                    f[at..at + 4].copy_from_slice(&n.ipv4_of(vm));
+                }
+            }
+            match route(&n, Source::Vm(vm), &f) {
+                Verdict::Drop(_) => {}
+                Verdict::Asks { .. } => prop_assert_eq!(&f[28..32], &n.ipv4_of(vm)),
+                Verdict::ToVm(_) | Verdict::ToWire => {
+                    prop_assert_eq!(&f[6..12], &Network::mac_of(vm));
+                    prop_assert_eq!(&f[26..30], &n.ipv4_of(vm));
+                }
+            }
+        }
+    }
+}
