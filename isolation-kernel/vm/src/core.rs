@@ -116,9 +116,8 @@ impl<'b, H: Hardware> Core<'b, H> {
     pub fn new(mut hw: H, bundle: &'b [u8]) -> Result<Self, BootError> {
         let bundle = Bundle::check(bundle).map_err(BootError::Bundle)?;
         let plan = bundle.entries().find(|entry| entry.kind == EntryKind::Machine);
-        let plan: MachinePlan = plan
-            .and_then(|entry| postcard::from_bytes(entry.bytes).ok())
-            .ok_or(BootError::NoMachinePlan)?;
+        let plan: MachinePlan =
+            plan.and_then(|entry| postcard::from_bytes(entry.bytes).ok()).ok_or(BootError::NoMachinePlan)?;
         plan.network.check(1).map_err(BootError::Network)?;
         let image = bundle.entries().find(|entry| entry.kind == EntryKind::Image).ok_or(BootError::NoSupervisor)?;
         let image = Image::check(image.bytes).map_err(BootError::Image)?;

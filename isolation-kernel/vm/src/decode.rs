@@ -55,9 +55,7 @@ pub fn decode(registers: &Registers) -> Result<Request, InstructionError> {
     Ok(match Instruction::try_from(registers.rax)? {
         Instruction::Idle => Request::Idle(Nanos(registers.rdi)),
         Instruction::Terminate => Request::Terminate { status: registers.rdi },
-        Instruction::Notify => {
-            Request::Notify(Devices::from_bits(registers.rdi).ok_or(InstructionError::BadArgument)?)
-        }
+        Instruction::Notify => Request::Notify(Devices::from_bits(registers.rdi).ok_or(InstructionError::BadArgument)?),
         Instruction::Ready => Request::Ready,
         Instruction::Discard => Request::Discard(range),
         Instruction::Entropy => Request::Entropy(range.up_to(MAX_ENTROPY_BYTES)),

@@ -16,8 +16,8 @@ use virtual_isa::gate::{Answer, GateError, MachineStatus, Message, Operation, Re
 use virtual_isa::image::Image;
 use virtual_isa::instruction::InstructionError;
 use virtual_isa::limits::{
-    MAX_ARGUMENT_BYTES, MAX_COMPLETION_BYTES, MAX_MEMORY_PAGES, MAX_PAGES_PER_STEP, MAX_READ_BYTES,
-    MAX_REQUEST_BYTES, MAX_VMS, MIN_MEMORY_PAGES,
+    MAX_ARGUMENT_BYTES, MAX_COMPLETION_BYTES, MAX_MEMORY_PAGES, MAX_PAGES_PER_STEP, MAX_READ_BYTES, MAX_REQUEST_BYTES,
+    MAX_VMS, MIN_MEMORY_PAGES,
 };
 
 /// Requests taken by one execution of `gate`.
@@ -189,10 +189,7 @@ impl<'b, H: Hardware> Core<'b, H> {
                 Some(vm) => Ok(Answer::Vm(self.vm_status(vm))),
                 None => Err(GateError::NoSuchVm),
             },
-            Operation::Start { vm }
-            | Operation::Pause { vm }
-            | Operation::Stop { vm }
-            | Operation::Destroy { vm }
+            Operation::Start { vm } | Operation::Pause { vm } | Operation::Stop { vm } | Operation::Destroy { vm }
                 if vm == SUPERVISOR =>
             {
                 Err(GateError::BadArgument)
