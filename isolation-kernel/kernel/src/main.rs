@@ -1,2 +1,20 @@
-//! To come.
-fn main() {}
+//! Firn's kernel: the binary. It makes the machine from what the loader says, and hands it over.
+//!
+//! Options on the command line, separated by spaces: `selftest` checks what the machine layer promises and powers
+//! off, `log=error|warn|info|debug` says how much is logged, `panic` panics on purpose to show the report.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod boot;
+#[cfg(target_os = "none")]
+mod logger;
+#[cfg(target_os = "none")]
+mod options;
+#[cfg(target_os = "none")]
+mod selftest;
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("the kernel is built for its own target: cargo build -p kernel --target x86_64-unknown-none");
+    std::process::exit(2);
+}

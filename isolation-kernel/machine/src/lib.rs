@@ -1,1 +1,113 @@
-//! To come.
+//! The x86-64 machine: the one implementation of `hal` on real hardware, and the one place of the kernel with
+//! `unsafe` and knowledge of the processor.
+//!
+//! [`Machine`] implements all traits of `hal`. It is made once, by [`Machine::start`], from what the loader said
+//! ([`BootInfo`]), which the binary gets through [`entry!`].
+//!
+//! | module | what |
+//! |---|---|
+//! | `boot`, `entry.s` | from the loader to the first Rust code |
+//! | `layout` | addresses of the kernel's half |
+//! | `memory_map`, `ram`, `frames` | memory: the map, the pool and the heap, owned pages |
+//! | `paging`, `entry_bits`, `space` | page tables: the kernel's own, and spaces |
+//! | `cpu`, `per_cpu` | features; what each processor has of its own |
+//! | `trap`, `guest` | into the kernel, and into a guest |
+//! | `machine`, `processor` | the whole as one value; its traits |
+//! | `time`, `scale`, `apic`, `alarm` | clock, alarm, interrupt controllers |
+//! | `firmware` | ACPI |
+//! | `virtio`, `net`, `disk`, `pool` | devices |
+//! | `serial`, `bytes`, `panic` | the serial line, and the last thing said on it |
+//!
+//! Invariants: the kernel runs with interrupts off, but for the one instruction in which it halts, so nothing here
+//! runs in interrupt context. It has no vector registers of its own. It never faults: an exception in the kernel
+//! ends the machine. Guest memory is only reached through the direct map, by copies and atomics.
+#![no_std]
+#![warn(missing_docs)]
+#![cfg_attr(
+    target_os = "none",
+    allow(
+        clippy::cast_possible_truncation,
+        reason = "64-bit only: addresses, lengths and words of the processor change their type, not their value"
+    )
+)]
+
+#[cfg(test)]
+extern crate std;
+
+#[cfg(target_os = "none")]
+extern crate alloc;
+
+/// Bytes in a page.
+pub(crate) const PAGE: u64 = 4096;
+
+// Pure: built and tested on the host too.
+mod bytes;
+mod entry_bits;
+mod memory_map;
+mod scale;
+
+#[cfg(target_os = "none")]
+mod alarm;
+#[cfg(target_os = "none")]
+mod apic;
+#[cfg(target_os = "none")]
+mod boot;
+#[cfg(target_os = "none")]
+mod copy;
+#[cfg(target_os = "none")]
+mod cpu;
+#[cfg(target_os = "none")]
+mod disk;
+#[cfg(target_os = "none")]
+mod firmware;
+#[cfg(target_os = "none")]
+mod frames;
+#[cfg(target_os = "none")]
+mod guest;
+#[cfg(target_os = "none")]
+mod layout;
+#[cfg(target_os = "none")]
+mod machine;
+#[cfg(target_os = "none")]
+mod net;
+#[cfg(target_os = "none")]
+mod paging;
+#[cfg(target_os = "none")]
+mod panic;
+#[cfg(target_os = "none")]
+mod per_cpu;
+#[cfg(target_os = "none")]
+mod pool;
+#[cfg(target_os = "none")]
+mod processor;
+#[cfg(target_os = "none")]
+mod ram;
+#[cfg(target_os = "none")]
+mod serial;
+#[cfg(target_os = "none")]
+mod space;
+#[cfg(target_os = "none")]
+mod time;
+#[cfg(target_os = "none")]
+mod trap;
+#[cfg(target_os = "none")]
+mod virtio;
+
+#[cfg(target_os = "none")]
+pub use crate::{
+    boot::{BootInfo, LoaderError},
+    cpu::Features,
+    machine::{Config, Machine, StartError},
+    panic::{die, refuse},
+    ram::{heap_bytes, heap_claimed_bytes},
+    serial::{print, start as start_serial},
+    space::{Space, rights_at},
+    time::uptime_ns,
+};
+
+/// What pure modules export is only used by the machine itself.
+#[cfg(not(target_os = "none"))]
+#[expect(unused_imports, reason = "keeps the pure modules' items in use on the host")]
+mod host {
+    pub use crate::{bytes::*, entry_bits::*, memory_map::*, scale::*};
+}

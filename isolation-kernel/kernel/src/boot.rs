@@ -1,0 +1,80 @@
+//! From the loader's word to a running kernel.
+
+use crate::options::Options;
+use crate::{logger, selftest};
+use core::panic::PanicInfo;
+use hal::{Disk, Pages, Processor};
+use log::{error, info};
+use machine::{BootInfo, Config, LoaderError, Machine};
+use virtual_isa::bundle::{PANIC_VALUE, debug_exit_value};
+
+machine::entry!(kernel_main, debug_exit_value(1));
+
+/// Status of a power-off because there is nothing to run, or nothing to run it on.
+const FAILED: u8 = 1;
+
+fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
+    machine::start_serial();
+    logger::start();
+    let boot = match boot {
+        Ok(boot) => boot,
+        Err(e) => refuse(&e),
+    };
+    let options = Options::parse(boot.command_line());
+    logger::set_level(options.level);
+    for unknown in options.unknown() {
+        error!("unknown option on the kernel's command line: {unknown}");
+    }
+    let mut machine = match Machine::start(boot, Config { exit_value: debug_exit_value }) {
+        Ok(machine) => machine,
+        Err(e) => refuse(&e),
+    };
+    describe(&machine);
+    if options.panic {
+        panic!("asked for on the command line");
+    }
+    if options.selftest {
+        selftest::run(&mut machine);
+    }
+    run(machine)
+}
+
+/// Runs what the bundle says.
+fn run(mut machine: Machine) -> ! {
+    if machine.bundle().is_none() {
+        error!("no boot bundle: start the machine with one (QEMU: -initrd BUNDLE)");
+    }
+    power_off(&mut machine, FAILED)
+}
+
+/// Says what was found, in one line.
+fn describe(machine: &Machine) {
+    let (hz, source) = machine.tsc();
+    info!(
+        "firn: {} MiB of memory, {} processor(s), one in use, tsc {}.{:03} MHz ({source}), {}, disk {} MiB, features {}",
+        machine.total_pages() / 256,
+        machine.nr_cpus(),
+        hz / 1_000_000,
+        hz / 1000 % 1000,
+        if machine.has_network() { "network" } else { "no network" },
+        machine.nr_blocks() / 256,
+        machine.features(),
+    );
+}
+
+/// Ends a machine on which the kernel cannot run.
+fn refuse(why: &dyn core::fmt::Display) -> ! {
+    error!("cannot run on this machine: {why}");
+    machine::refuse(debug_exit_value(FAILED))
+}
+
+/// Ends the machine.
+pub fn power_off(machine: &mut Machine, status: u8) -> ! {
+    machine.power_off(status);
+    unreachable!("a machine that is off runs no code")
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    machine::die(info, PANIC_VALUE)
+}

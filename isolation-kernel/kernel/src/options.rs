@@ -1,0 +1,50 @@
+//! Options on the kernel's command line.
+
+use log::LevelFilter;
+
+/// What was asked for.
+pub struct Options {
+    /// Check the machine layer and power off.
+    pub selftest: bool,
+    /// Panic on purpose.
+    pub panic: bool,
+    /// How much to log.
+    pub level: LevelFilter,
+    line: &'static str,
+}
+
+fn level(name: &str) -> Option<LevelFilter> {
+    Some(match name {
+        "error" => LevelFilter::Error,
+        "warn" => LevelFilter::Warn,
+        "info" => LevelFilter::Info,
+        "debug" => LevelFilter::Debug,
+        _ => return None,
+    })
+}
+
+impl Options {
+    /// Reads a command line. What it does not know it leaves to [`Options::unknown`].
+    pub fn parse(line: &'static str) -> Self {
+        let mut options = Self { selftest: false, panic: false, level: LevelFilter::Info, line };
+        for word in line.split_ascii_whitespace() {
+            match word {
+                "selftest" => options.selftest = true,
+                "panic" => options.panic = true,
+                _ => {
+                    if let Some(level) = word.strip_prefix("log=").and_then(level) {
+                        options.level = level;
+                    }
+                }
+            }
+        }
+        options
+    }
+
+    /// Words that are no option.
+    pub fn unknown(&self) -> impl Iterator<Item = &'static str> {
+        let is_known =
+            |word: &&str| matches!(*word, "selftest" | "panic") || word.strip_prefix("log=").and_then(level).is_some();
+        self.line.split_ascii_whitespace().filter(move |word| !is_known(word))
+    }
+}

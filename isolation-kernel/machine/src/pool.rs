@@ -1,0 +1,56 @@
+//! Buffers for frames: made when they are first needed, then kept, up to a fixed number.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::alloc::Layout;
+use hal::{FRAME_CAPACITY, Frame};
+
+/// The buffers that are free, and how many there may be.
+pub struct FramePool {
+    free: Vec<Frame>,
+    nr_made: usize,
+    limit: usize,
+}
+
+impl FramePool {
+    /// A pool that may take that many bytes of the kernel's heap.
+    pub const fn new(bytes: u64) -> Self {
+        Self { free: Vec::new(), nr_made: 0, limit: (bytes / FRAME_CAPACITY as u64) as usize }
+    }
+
+    /// Most buffers there can be.
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Takes an empty frame.
+    pub fn take(&mut self) -> Option<Frame> {
+        if let Some(mut frame) = self.free.pop() {
+            frame.set_length(0);
+            return Some(frame);
+        }
+        if self.nr_made >= self.limit {
+            return None;
+        }
+        // So that giving the frame back never allocates.
+        self.free.try_reserve(self.nr_made + 1).ok()?;
+        let frame = Frame::new(new_buffer()?);
+        self.nr_made += 1;
+        Some(frame)
+    }
+
+    /// Gives a frame back.
+    pub fn give(&mut self, frame: Frame) {
+        self.free.push(frame);
+    }
+}
+
+/// A zeroed buffer, or `None` if the heap has no room for one.
+fn new_buffer() -> Option<Box<[u8; FRAME_CAPACITY]>> {
+    let layout = Layout::new::<[u8; FRAME_CAPACITY]>();
+    // SAFETY: the layout is not empty; a block of it that is all zero is a valid array.
+    unsafe {
+        let block = alloc::alloc::alloc_zeroed(layout).cast::<[u8; FRAME_CAPACITY]>();
+        if block.is_null() { None } else { Some(Box::from_raw(block)) }
+    }
+}

@@ -1,0 +1,81 @@
+//! The machine's memory before it has an owner: one pool for all cores, and the kernel's heap on top of it.
+
+use crate::layout::{PAGE, direct};
+use crate::memory_map::{MemoryMap, Range};
+use core::alloc::Layout;
+use core::sync::atomic::{AtomicU64, Ordering};
+use spin::Mutex;
+use talc::base::Talc;
+use talc::base::binning::Binning;
+use talc::source::Source;
+
+static POOL: Mutex<MemoryMap> = Mutex::new(MemoryMap::new());
+static TOTAL: AtomicU64 = AtomicU64::new(0);
+static REMAINING: AtomicU64 = AtomicU64::new(0);
+
+/// The kernel's heap takes memory in runs of at least this many pages (1 MiB).
+const HEAP_STEP_PAGES: u64 = 256;
+
+/// Says what memory there is. All of it must be in the direct map before it is used.
+pub fn start(map: MemoryMap) {
+    let pages = map.pages();
+    *POOL.lock() = map;
+    TOTAL.store(pages, Ordering::Relaxed);
+    REMAINING.store(pages, Ordering::Relaxed);
+}
+
+/// Pages there were at the start.
+pub fn total_pages() -> u64 {
+    TOTAL.load(Ordering::Relaxed)
+}
+
+/// Pages nobody has taken yet.
+pub fn remaining_pages() -> u64 {
+    REMAINING.load(Ordering::Relaxed)
+}
+
+fn note(range: Option<Range>) -> Option<Range> {
+    if let Some(range) = range {
+        REMAINING.fetch_sub(range.pages(), Ordering::Relaxed);
+    }
+    range
+}
+
+/// Takes up to so many contiguous pages from the bottom of memory. They hold anything.
+pub fn take_low(pages: u64) -> Option<Range> {
+    note(POOL.lock().take_low(pages))
+}
+
+/// Takes that many contiguous pages from the top of memory. They hold anything.
+pub fn take_high(pages: u64) -> Option<Range> {
+    note(POOL.lock().take_high(pages))
+}
+
+/// Gives the heap the next memory below what it has.
+#[derive(Debug)]
+struct Growth;
+
+// SAFETY: `acquire` claims memory that has just left the pool, and touches no allocator but the one it is given.
+unsafe impl Source for Growth {
+    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
+        // Room for the allocation at any alignment, and for the allocator's own marks.
+        let wanted = layout.size().checked_add(layout.align()).and_then(|n| n.checked_add(PAGE as usize)).ok_or(())?;
+        let pages = (wanted as u64).div_ceil(PAGE).max(HEAP_STEP_PAGES);
+        let range = take_high(pages).ok_or(())?;
+        // SAFETY: the range is in the direct map, and nobody else's from here on.
+        unsafe { talc.claim(direct(range.start), (range.end - range.start) as usize) }.map(|_| ()).ok_or(())
+    }
+}
+
+#[global_allocator]
+static HEAP: talc::TalcLock<spin::Mutex<()>, Growth> = talc::TalcLock::new(Growth);
+
+/// Bytes of the kernel's heap that are in use.
+pub fn heap_bytes() -> u64 {
+    HEAP.lock().counters().allocated_bytes as u64
+}
+
+/// Bytes the kernel's heap has taken from memory so far.
+pub fn heap_claimed_bytes() -> u64 {
+    HEAP.lock().counters().claimed_bytes as u64
+}
