@@ -7,6 +7,7 @@ use hal::{Disk, Pages, Processor};
 use log::{error, info};
 use machine::{BootInfo, Config, LoaderError, Machine};
 use virtual_isa::bundle::{PANIC_VALUE, debug_exit_value};
+use vm::Core;
 
 machine::entry!(kernel_main, debug_exit_value(1));
 
@@ -39,12 +40,21 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
     run(machine)
 }
 
-/// Runs what the bundle says.
+/// Runs what the bundle says, until the supervisor powers the machine off.
 fn run(mut machine: Machine) -> ! {
-    if machine.bundle().is_none() {
+    let Some(bundle) = machine.bundle() else {
         error!("no boot bundle: start the machine with one (QEMU: -initrd BUNDLE)");
+        power_off(&mut machine, FAILED);
+    };
+    match Core::new(machine, bundle) {
+        Ok(mut core) => loop {
+            core.turn();
+        },
+        Err(e) => {
+            error!("cannot boot: {e}");
+            machine::refuse(debug_exit_value(FAILED))
+        }
     }
-    power_off(&mut machine, FAILED)
 }
 
 /// Says what was found, in one line.

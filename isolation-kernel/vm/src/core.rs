@@ -50,7 +50,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) blocked: VecDeque<u32>,
     pub(crate) loading: VecDeque<Loading<'b>>,
     pub(crate) remains: VecDeque<Remains<H>>,
-    pub(crate) events: heapless::Deque<Event, MAX_EVENTS>,
+    /// At most [`MAX_EVENTS`].
+    pub(crate) events: VecDeque<Event>,
     pub(crate) events_lost: u64,
     pub(crate) idle_ns: u64,
     pub(crate) next_generation: u64,
@@ -141,7 +142,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             blocked: VecDeque::new(),
             loading: VecDeque::new(),
             remains: VecDeque::new(),
-            events: heapless::Deque::new(),
+            events: VecDeque::with_capacity(MAX_EVENTS),
             events_lost: 0,
             idle_ns: 0,
             next_generation: 1,
@@ -342,7 +343,9 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Notes an event for the supervisor; if too many wait it is lost and counted.
     pub(crate) fn post_event(&mut self, event: Event) {
-        if self.events.push_back(event).is_err() {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        } else {
             self.events_lost += 1;
             if self.events_lost == 1 {
                 log(&mut self.hw, Level::Warn, format_args!("events are being lost: the supervisor is too slow"));
