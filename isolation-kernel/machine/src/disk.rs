@@ -49,7 +49,8 @@ impl DiskDriver {
     /// Sets the disk up.
     pub fn new(mut transport: SomeTransport<'static>) -> Result<Self, Error> {
         let agreed = negotiate(&mut transport, VERSION_1 | READ_ONLY)?;
-        let sectors = transport.read_consistent(|| transport.read_config_space::<u64>(0))?;
+        let word = |offset| transport.read_config_space::<u32>(offset).map(u64::from);
+        let sectors = transport.read_consistent(|| Ok(word(0)? | word(4)? << 32))?;
         let mut ring = Ring::new(&mut transport, QUEUE)?;
         transport.finish_init();
         ring.poll();

@@ -184,3 +184,8 @@ pub unsafe fn save_vector(state: &mut VectorState, is_optimised: bool) {
         }
     }
 }
+
+/// The kernel's own flags, for a self-test to see what a guest's flags have become.
+pub fn kernel_flags() -> u64 {
+    x86_64::registers::rflags::read_raw()
+}

@@ -97,6 +97,7 @@ mod virtio;
 pub use crate::{
     boot::{BootInfo, LoaderError},
     cpu::Features,
+    guest::kernel_flags,
     machine::{Config, Machine, StartError},
     panic::{die, refuse},
     ram::{heap_bytes, heap_claimed_bytes},

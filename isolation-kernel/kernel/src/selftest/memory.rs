@@ -1,0 +1,84 @@
+//! Pages and mappings.
+
+use super::sandbox::{CODE, CONSTANT, DATA, Sandbox, enter, page_at};
+use super::{Outcome, check};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use hal::{Exit, PAGE_SIZE, Pages, Ppn, Registers, Rights, Spaces};
+use machine::Machine;
+
+/// Pages are zero when they are given out, are what was written, and come back.
+pub fn pages(machine: &mut Machine) -> Outcome {
+    let free = machine.free_pages();
+    let heap = machine.heap_bytes();
+    let mut bytes = [0xaa; PAGE_SIZE];
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let page = machine.allocate().ok_or("no page".to_string())?;
+        machine.read(page.mpn(), 0, &mut bytes);
+        check!(bytes.iter().all(|b| *b == 0), "page {:#x} is not zero", page.mpn().0);
+        bytes.fill(0x5a);
+        machine.write(page.mpn(), 0, &bytes);
+        held.push(page);
+    }
+    check!(machine.heap_bytes() > heap, "the heap's bytes do not count");
+    let (a, b) = (held[0].mpn(), held[1].mpn());
+    machine.write(a, 17, b"some bytes at an odd place");
+    machine.copy(a, b);
+    let mut back = [0; 26];
+    machine.read(b, 17, &mut back);
+    check!(&back == b"some bytes at an odd place", "a copied page has other bytes");
+    machine.store(a, 8, 0x0f0f_0001);
+    check!(machine.set_bits(a, 8, 0x10) == 0x0f0f_0001, "set_bits answers something else");
+    check!(machine.load(a, 8) == 0x0f0f_0011, "a word is not what was stored");
+    for page in held.drain(..) {
+        machine.release(page);
+    }
+    check!(machine.free_pages() == free, "{} pages free, were {free}", machine.free_pages());
+    Ok(())
+}
+
+/// Mappings are as asked for, at once, and their tables come back.
+pub fn mappings(machine: &mut Machine) -> Outcome {
+    let free = machine.free_pages();
+    // mov rax, [rdi]; syscall
+    let mut sandbox = Sandbox::new(machine, &[0x48, 0x8b, 0x07, 0x0f, 0x05])?;
+    check!(machine.table_pages(&sandbox.space) == 4, "{} table pages", machine.table_pages(&sandbox.space));
+    for (at, rights) in [(CODE, Rights::ReadExecute), (DATA, Rights::ReadWrite), (CONSTANT, Rights::Read)] {
+        let found = machine::rights_at(&sandbox.space, page_at(at)).map(|(_, rights)| rights);
+        check!(found == Some(rights), "{at:#x} has {found:?}");
+    }
+    machine.write(sandbox.data.mpn(), 0, &1_u64.to_le_bytes());
+    machine.write(sandbox.constant.mpn(), 0, &2_u64.to_le_bytes());
+    let load = |machine: &mut Machine| {
+        let mut registers = Registers { rdi: DATA, ..Registers::at(CODE, 0) };
+        (enter(machine, &mut registers), registers.rax)
+    };
+    check!(load(machine) == (Exit::Instruction, 1), "a load from the first page");
+    let no_table = |_| "no table".to_string();
+    machine.map(&mut sandbox.space, page_at(DATA), sandbox.constant.mpn(), Rights::Read).map_err(no_table)?;
+    check!(load(machine) == (Exit::Instruction, 2), "a replaced mapping is still the old one");
+    machine.unmap(&mut sandbox.space, page_at(DATA));
+    check!(matches!(load(machine).0, Exit::PageFault { address: DATA, .. }), "a removed mapping is still there");
+    // Far apart, so that each takes tables of its own: more than are freed one by one.
+    for n in 0..20 {
+        let at = Ppn((n + 1) << 18);
+        machine.map(&mut sandbox.space, at, sandbox.data.mpn(), Rights::Read).map_err(no_table)?;
+    }
+    check!(machine.table_pages(&sandbox.space) == 44, "{} table pages", machine.table_pages(&sandbox.space));
+    sandbox.end(machine);
+    check!(machine.free_pages() == free, "{} pages free, were {free}", machine.free_pages());
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        held.push(machine.allocate().ok_or("no page".to_string())?);
+    }
+    let mut numbers: Vec<u32> = held.iter().map(|page| page.mpn().0).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    check!(numbers.len() == held.len(), "a page was given out twice");
+    for page in held {
+        machine.release(page);
+    }
+    check!(machine.free_pages() == free, "{} pages free, were {free}", machine.free_pages());
+    Ok(())
+}
