@@ -11,11 +11,14 @@ mod switches;
 
 use crate::boot::power_off;
 use alloc::string::String;
-use log::{error, info};
+use log::{debug, error, info};
 use machine::Machine;
 
 /// What did not hold.
 type Outcome = Result<(), String>;
+
+/// A check and its name.
+type Check = (&'static str, fn(&mut Machine) -> Outcome);
 
 /// Fails with a text unless a condition holds.
 macro_rules! check {
@@ -29,7 +32,7 @@ pub(crate) use check;
 
 /// Runs all checks and powers off.
 pub fn run(machine: &mut Machine) -> ! {
-    let checks: [(&str, fn(&mut Machine) -> Outcome); 12] = [
+    let checks: [Check; 12] = [
         ("pages", memory::pages),
         ("mappings", memory::mappings),
         ("virtual instructions", exits::instructions),
@@ -45,6 +48,7 @@ pub fn run(machine: &mut Machine) -> ! {
     ];
     let nr_checks = checks.len();
     for (name, check) in checks {
+        debug!("selftest: {name}");
         if let Err(what) = check(machine) {
             error!("selftest failed: {name}: {what}");
             power_off(machine, 1);

@@ -1,9 +1,10 @@
 //! What the processor can do, and switching it on.
 
+use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 use core::fmt;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
-use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
+use x86_64::registers::xcontrol::XCr0Flags;
 
 /// What the kernel uses when the processor has it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,21 +66,21 @@ impl Features {
         }
     }
 
-    /// Names what the kernel cannot do without and this processor lacks; empty if nothing.
+    /// What the kernel cannot do without and this processor lacks.
     pub fn missing() -> Missing {
         let basic = cpuid(1, 0);
         let extended = cpuid(0x8000_0001, 0);
         let has = [
-            (bit(basic.edx, 4), "TSC"),
-            (bit(basic.edx, 5), "MSR"),
-            (bit(basic.edx, 9), "APIC"),
-            (bit(basic.edx, 24), "FXSR"),
-            (bit(basic.edx, 26), "SSE2"),
-            (bit(basic.ecx, 26), "XSAVE"),
-            (bit(extended.edx, 11), "SYSCALL"),
-            (bit(extended.edx, 20), "NX"),
+            bit(basic.edx, 4),
+            bit(basic.edx, 5),
+            bit(basic.edx, 9),
+            bit(basic.edx, 24),
+            bit(basic.edx, 26),
+            bit(basic.ecx, 26) && cpuid(0xd, 0).eax & 3 == 3,
+            bit(extended.edx, 11),
+            bit(extended.edx, 20),
         ];
-        Missing { names: has.map(|(is_there, name)| if is_there { "" } else { name }) }
+        Missing(has.map(|is_there| !is_there))
     }
 
     /// Switches the processor into the state in which the kernel and its guests run.
@@ -109,15 +110,16 @@ impl Features {
         unsafe {
             Cr0::write_raw(cr0.bits());
             Cr4::write_raw(cr4.bits());
-            XCr0::write(xcr0);
+            // Written whole, without reading it first: there are accelerators that cannot do the latter.
+            asm!("xsetbv", in("ecx") 0, in("eax") xcr0.bits() as u32, in("edx") 0, options(nostack, preserves_flags));
             Efer::write(
                 EferFlags::SYSTEM_CALL_EXTENSIONS
                     | EferFlags::LONG_MODE_ENABLE
                     | EferFlags::LONG_MODE_ACTIVE
                     | EferFlags::NO_EXECUTE_ENABLE,
             );
-            core::arch::asm!("mov dr7, {}", in(reg) 0x400_u64, options(nomem, nostack, preserves_flags));
-            core::arch::asm!("lldt {0:x}", in(reg) 0_u64, options(nomem, nostack, preserves_flags));
+            asm!("mov dr7, {}", in(reg) 0x400_u64, options(nomem, nostack, preserves_flags));
+            asm!("lldt {0:x}", in(reg) 0_u64, options(nomem, nostack, preserves_flags));
         }
     }
 }
@@ -144,23 +146,23 @@ impl fmt::Display for Features {
     }
 }
 
-/// Names of missing features.
+/// Missing features, in the order of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Missing {
-    names: [&'static str; 8],
-}
+pub struct Missing([bool; 8]);
 
 impl Missing {
+    const NAMES: [&str; 8] = ["TSC", "MSR", "APIC", "FXSR", "SSE2", "XSAVE", "SYSCALL", "NX"];
+
     /// Whether nothing is missing.
-    pub fn is_empty(&self) -> bool {
-        self.names.iter().all(|name| name.is_empty())
+    pub const fn is_empty(&self) -> bool {
+        matches!(self.0, [false, false, false, false, false, false, false, false])
     }
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for name in self.names.iter().filter(|name| !name.is_empty()) {
+        for (name, _) in Self::NAMES.iter().zip(self.0).filter(|(_, is_missing)| *is_missing) {
             write!(f, "{separator}{name}")?;
             separator = ", ";
         }
@@ -176,9 +178,9 @@ pub fn random_word(features: &Features) -> Option<u64> {
         // SAFETY: the instructions are there, says `features`, and touch only the two registers.
         unsafe {
             if features.rdseed {
-                core::arch::asm!("rdseed {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack));
+                asm!("rdseed {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack));
             } else if features.rdrand {
-                core::arch::asm!("rdrand {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack));
+                asm!("rdrand {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack));
             } else {
                 return None;
             }

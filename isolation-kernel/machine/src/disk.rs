@@ -42,6 +42,7 @@ pub struct DiskDriver {
     is_read_only: bool,
     /// Requests under way, by their first descriptor.
     requests: Box<[Option<Request>]>,
+    #[expect(clippy::vec_box, reason = "the device has the address: an envelope must not move with the list")]
     envelopes: Vec<Box<Envelope>>,
 }
 

@@ -30,6 +30,10 @@
         reason = "64-bit only: addresses, lengths and words of the processor change their type, not their value"
     )
 )]
+#![cfg_attr(
+    not(target_os = "none"),
+    allow(dead_code, reason = "on the host only the pure modules are built, for tests")
+)]
 
 #[cfg(test)]
 extern crate std;
@@ -105,10 +109,3 @@ pub use crate::{
     space::{Space, rights_at},
     time::uptime_ns,
 };
-
-/// What pure modules export is only used by the machine itself.
-#[cfg(not(target_os = "none"))]
-#[expect(unused_imports, reason = "keeps the pure modules' items in use on the host")]
-mod host {
-    pub use crate::{bytes::*, entry_bits::*, memory_map::*, scale::*};
-}

@@ -127,7 +127,7 @@ impl Spaces for Machine {
         // SAFETY: as above.
         let before = unsafe { slot.read_volatile() };
         // SAFETY: as above; the page table only decides what guests see, whatever `to` is.
-        unsafe { slot.write_volatile(u64::from(to.0) * PAGE | guest_bits(rights)) };
+        unsafe { slot.write_volatile((u64::from(to.0) * PAGE) | guest_bits(rights)) };
         // What was not present is in no cache.
         if before & PRESENT != 0 {
             self.flush_page(space, address);
