@@ -26,7 +26,8 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
     for unknown in options.unknown() {
         error!("unknown option on the kernel's command line: {unknown}");
     }
-    let mut machine = match Machine::start(boot, Config { exit_value: debug_exit_value }) {
+    let config = Config { exit_value: debug_exit_value, predictor_barrier: !options.no_barrier };
+    let mut machine = match Machine::start(boot, config) {
         Ok(machine) => machine,
         Err(e) => refuse(&e),
     };
@@ -34,10 +35,20 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
     if options.panic {
         panic!("asked for on the command line");
     }
+    if options.overflow {
+        info!("{} frames fit the kernel's stack", overflow(0));
+    }
     if options.selftest {
         selftest::run(&mut machine);
     }
     run(machine)
+}
+
+/// Calls itself until the stack ends: the page below it is not mapped, and the double fault has a stack of its own.
+#[expect(unconditional_recursion, reason = "that is what it is for")]
+fn overflow(depth: u64) -> u64 {
+    let frame = core::hint::black_box([depth; 64]);
+    overflow(depth + 1) + frame[63]
 }
 
 /// Runs what the bundle says, until the supervisor powers the machine off.

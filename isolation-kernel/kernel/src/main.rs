@@ -1,7 +1,13 @@
 //! Firn's kernel: the binary. It makes the machine from what the loader says, and hands it over.
 //!
-//! Options on the command line, separated by spaces: `selftest` checks what the machine layer promises and powers
-//! off, `log=error|warn|info|debug` says how much is logged, `panic` panics on purpose to show the report.
+//! Options on the command line, separated by spaces:
+//!
+//! | option | what |
+//! |---|---|
+//! | `selftest` | checks what the machine layer promises, and powers off with status 0 if it holds |
+//! | `log=error`, `warn`, `info`, `debug` | how much is logged |
+//! | `barrier=off` | no barrier in the branch predictors between VMs: faster, and less apart |
+//! | `panic`, `panic=stack` | panics or overflows the kernel's stack on purpose, to show the report |
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]

@@ -8,6 +8,10 @@ pub struct Options {
     pub selftest: bool,
     /// Panic on purpose.
     pub panic: bool,
+    /// Run out of stack on purpose.
+    pub overflow: bool,
+    /// Do without barriers between the VMs in the branch predictors.
+    pub no_barrier: bool,
     /// How much to log.
     pub level: LevelFilter,
     line: &'static str,
@@ -26,11 +30,14 @@ fn level(name: &str) -> Option<LevelFilter> {
 impl Options {
     /// Reads a command line. What it does not know it leaves to [`Options::unknown`].
     pub fn parse(line: &'static str) -> Self {
-        let mut options = Self { selftest: false, panic: false, level: LevelFilter::Info, line };
+        let mut options =
+            Self { selftest: false, panic: false, overflow: false, no_barrier: false, level: LevelFilter::Info, line };
         for word in line.split_ascii_whitespace() {
             match word {
                 "selftest" => options.selftest = true,
                 "panic" => options.panic = true,
+                "barrier=off" => options.no_barrier = true,
+                "panic=stack" => options.overflow = true,
                 _ => {
                     if let Some(level) = word.strip_prefix("log=").and_then(level) {
                         options.level = level;
@@ -43,8 +50,10 @@ impl Options {
 
     /// Words that are no option.
     pub fn unknown(&self) -> impl Iterator<Item = &'static str> {
-        let is_known =
-            |word: &&str| matches!(*word, "selftest" | "panic") || word.strip_prefix("log=").and_then(level).is_some();
+        let is_known = |word: &&str| {
+            matches!(*word, "selftest" | "panic" | "panic=stack" | "barrier=off")
+                || word.strip_prefix("log=").and_then(level).is_some()
+        };
         self.line.split_ascii_whitespace().filter(move |word| !is_known(word))
     }
 }

@@ -54,7 +54,9 @@ pub fn run(machine: &mut Machine) -> ! {
             power_off(machine, 1);
         }
     }
+    memory::measure(machine);
     exits::measure(machine);
+    switches::measure(machine);
     info!("selftest passed: {nr_checks} checks");
     power_off(machine, 0)
 }

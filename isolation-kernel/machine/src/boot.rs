@@ -110,13 +110,19 @@ impl BootInfo {
             return Err(LoaderError::NoMemoryMap);
         }
         let mut memory = MemoryMap::new();
-        for n in 0..u64::from(info.nr_memory_ranges.min(256)) {
-            let at = info.memory_map + n * size_of::<MemoryRange>() as u64;
-            // SAFETY: as above.
-            let range = unsafe { direct(at).cast::<MemoryRange>().read_unaligned() };
-            if range.kind == RAM {
-                memory.add(range.address.max(FIRST_USED), range.address.saturating_add(range.bytes));
-            }
+        let ranges = || {
+            (0..u64::from(info.nr_memory_ranges.min(256))).map(|n| {
+                let at = info.memory_map + n * size_of::<MemoryRange>() as u64;
+                // SAFETY: as above.
+                unsafe { direct(at).cast::<MemoryRange>().read_unaligned() }
+            })
+        };
+        for range in ranges().filter(|range| range.kind == RAM) {
+            memory.add(range.address.max(FIRST_USED), range.address.saturating_add(range.bytes));
+        }
+        // Where two ranges overlap, the one that is not RAM counts.
+        for range in ranges().filter(|range| range.kind != RAM && range.bytes > 0) {
+            memory.remove(range.address, range.address.saturating_add(range.bytes));
         }
         memory.remove(symbol::kernel_physical_start(), symbol::kernel_physical_end());
         let mut free = memory.clone();

@@ -4,6 +4,7 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 use core::fmt;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+use x86_64::registers::model_specific::Msr;
 use x86_64::registers::xcontrol::XCr0Flags;
 
 /// What the kernel uses when the processor has it.
@@ -21,8 +22,11 @@ pub struct Features {
     pub gigabyte_pages: bool,
     pub global_pages: bool,
     pub machine_check: bool,
-    pub hypervisor: bool,
     pub ibpb: bool,
+    /// The x87 instruction and operand addresses of one guest may stay for the next.
+    pub x87_pointers_stay: bool,
+    /// User mode may be able to read what is mapped for the kernel alone (Meltdown).
+    pub leaks_kernel_memory: bool,
 }
 
 /// A leaf of `cpuid`, all zero if the processor does not have it.
@@ -32,6 +36,32 @@ pub fn cpuid(leaf: u32, sub: u32) -> CpuidResult {
         return CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
     }
     __cpuid_count(leaf, sub)
+}
+
+/// Who made the processor.
+fn vendor() -> [u8; 12] {
+    let leaf = cpuid(0, 0);
+    let mut name = [0; 12];
+    for (bytes, word) in name.chunks_exact_mut(4).zip([leaf.ebx, leaf.edx, leaf.ecx]) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    name
+}
+
+/// Whether this is QEMU's emulation, which claims to be any processor and has the defects of none.
+fn is_emulated() -> bool {
+    let name = __cpuid(0x4000_0000);
+    bit(cpuid(1, 0).ecx, 31) && [name.ebx, name.ecx, name.edx] == [0x5447_4354, 0x4354_4743, 0x4743_5447]
+}
+
+/// Whether this is a processor of Intel's that does not state to be free of the defect.
+fn leaks_kernel_memory(structured_edx: u32) -> bool {
+    if vendor() != *b"GenuineIntel" || is_emulated() {
+        return false;
+    }
+    // SAFETY: the register is there, says the feature.
+    let is_free = bit(structured_edx, 29) && unsafe { Msr::new(0x10a).read() } & 1 == 1;
+    !is_free
 }
 
 const fn bit(word: u32, n: u32) -> bool {
@@ -61,8 +91,9 @@ impl Features {
             gigabyte_pages: bit(extended.edx, 26),
             global_pages: bit(basic.edx, 13),
             machine_check: bit(basic.edx, 7),
-            hypervisor: bit(basic.ecx, 31),
             ibpb: bit(structured.edx, 26) || bit(amd.ebx, 12),
+            x87_pointers_stay: vendor() == *b"AuthenticAMD" && !bit(amd.ebx, 2) && !is_emulated(),
+            leaks_kernel_memory: leaks_kernel_memory(structured.edx),
         }
     }
 

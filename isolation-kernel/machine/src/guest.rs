@@ -152,6 +152,24 @@ pub fn clear_segments() {
     }
 }
 
+/// Keeps what the last guest taught the branch predictors from the next one. Costs the processor some thousand
+/// cycles, which is why it can be switched off.
+#[inline(always)]
+pub fn predictor_barrier() {
+    const PREDICTOR_COMMAND: u32 = 0x49;
+    // SAFETY: only called where the processor has the register; the one bit is the barrier.
+    unsafe { x86_64::registers::model_specific::Msr::new(PREDICTOR_COMMAND).write(1) };
+}
+
+/// Overwrites the addresses of the last x87 instruction and operand, which some processors neither save nor load
+/// unless an exception is pending.
+#[inline(always)]
+pub fn overwrite_x87_pointers() {
+    static ZERO: u32 = 0;
+    // SAFETY: the x87 state is loaded right after this.
+    unsafe { asm!("fnclex", "emms", "fild dword ptr [{}]", in(reg) &raw const ZERO, options(nostack, readonly)) };
+}
+
 /// Loads vector registers, all components.
 ///
 /// # Safety

@@ -22,6 +22,8 @@ use virtio_drivers::transport::{DeviceType, SomeTransport, Transport};
 pub struct Config {
     /// The value of the debug-exit device for a status of a power-off.
     pub exit_value: fn(u8) -> u8,
+    /// Whether the branch predictors forget one VM before another runs, if the processor can do that.
+    pub predictor_barrier: bool,
 }
 
 /// Why there is no machine to run on.
@@ -69,6 +71,7 @@ pub struct Machine {
     pub(crate) alarm: Alarm,
     pub(crate) epoch_ns: u64,
     pub(crate) seen_nmis: u64,
+    pub(crate) has_barrier: bool,
     pub(crate) pool: FramePool,
     pub(crate) net: Option<Net>,
     pub(crate) disk: Option<DiskDriver>,
@@ -92,6 +95,11 @@ impl Machine {
             return Err(StartError::Processor(missing));
         }
         let features = Features::detect();
+        if features.leaks_kernel_memory {
+            log::warn!(
+                "this processor may let guests read the kernel's memory (Meltdown): do not run strangers' guests"
+            );
+        }
         ram::start(boot.free.clone());
         // SAFETY: on the boot path's tables, as `boot` cannot be had otherwise, and they are left for good here;
         // then the processor's protections, with no page of the kernel open to user mode.
@@ -120,6 +128,7 @@ impl Machine {
             clock,
             epoch_ns,
             seen_nmis: 0,
+            has_barrier: features.ibpb && config.predictor_barrier,
             pool: FramePool::new(ram::total_pages() * PAGE / 64),
             net: None,
             disk: None,

@@ -163,9 +163,17 @@ impl Net {
     }
 
     /// Whether there is something to do now. If not, an interrupt will say when there is.
-    pub fn has_work(&mut self) -> bool {
+    pub fn has_work(&mut self, pool: &mut FramePool) -> bool {
         self.transmit.kick(&mut self.transport);
-        self.receive.poll().is_some() || (self.is_transmit_awaited && self.transmit.poll().is_some())
+        // Buffers may have come back since the device ran out of them.
+        if self.nr_posted < QUEUE_FRAMES / 2 {
+            self.refill(pool);
+        }
+        if self.is_transmit_awaited && self.transmit.poll().is_some() {
+            self.reclaim(pool);
+            return true;
+        }
+        self.receive.poll().is_some()
     }
 
     /// Tells the device that its interrupt was seen.

@@ -63,7 +63,8 @@ impl Machine {
     }
 
     fn has_work(&mut self) -> bool {
-        self.net.as_mut().is_some_and(|net| net.has_work())
+        let pool = &mut self.pool;
+        self.net.as_mut().is_some_and(|net| net.has_work(pool))
             || self.disk.as_mut().is_some_and(|disk| disk.has_work())
             || !serial::is_empty()
     }
@@ -73,7 +74,12 @@ impl Processor for Machine {
     #[inline]
     fn switch_to(&mut self, space: &Space, vector: &VectorState) {
         guest::clear_segments();
-        self.load_space(space.root());
+        if self.load_space(space.root()) && self.has_barrier {
+            guest::predictor_barrier();
+        }
+        if self.features.x87_pointers_stay {
+            guest::overwrite_x87_pointers();
+        }
         // SAFETY: XSAVE is on since the start, and a state is what was saved, or the initial one.
         unsafe { guest::load_vector(vector) };
     }

@@ -82,14 +82,16 @@ impl Machine {
         }
     }
 
-    /// Loads the tables of a space, if they are not loaded.
+    /// Loads the tables of a space. False if they were loaded.
     #[inline(always)]
-    pub(crate) fn load_space(&mut self, root: u64) {
-        if self.current_root != root {
-            self.current_root = root;
-            // SAFETY: every space has the kernel's half.
-            unsafe { paging::load_root(root) };
+    pub(crate) fn load_space(&mut self, root: u64) -> bool {
+        if self.current_root == root {
+            return false;
         }
+        self.current_root = root;
+        // SAFETY: every space has the kernel's half.
+        unsafe { paging::load_root(root) };
+        true
     }
 }
 

@@ -158,8 +158,11 @@ extern "C" fn firn_fatal_trap(frame: *const TrapFrame) -> ! {
         ((*frame).vector, (*frame).code)
     };
     let name = name_of(vector);
+    let address = Cr2::read_raw();
+    let is_overflow = vector == 8 && crate::layout::guard_pages().contains(&(address / crate::PAGE * crate::PAGE));
     match vector {
-        14 => panic!("{name} in the kernel at {:#x}, code {code:#x}", Cr2::read_raw()),
+        8 if is_overflow => panic!("the kernel's stack overflowed at {address:#x}"),
+        14 => panic!("{name} in the kernel at {address:#x}, code {code:#x}"),
         _ => panic!("{name} in the kernel, code {code:#x}"),
     }
 }

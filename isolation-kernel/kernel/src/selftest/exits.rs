@@ -1,6 +1,7 @@
 //! Each way out of a guest, and what the guest's state is then.
 
 use super::sandbox::{CODE, CONSTANT, DATA, STACK, Sandbox, each, enter, patterned};
+use super::switches::each_of;
 use super::{Outcome, check};
 use hal::{Access, Exit, Pages, Processor, Registers};
 use log::info;
@@ -250,8 +251,7 @@ pub fn measure(machine: &mut Machine) {
             return;
         }
     }
-    let ns = machine.now().since(start);
-    let counts = ns as u128 * u128::from(machine.tsc().0) / 1_000_000_000 / u128::from(ROUNDS);
-    info!("selftest: {} ns or {counts} counts for a virtual instruction that does nothing", ns / ROUNDS);
+    let (ns, counts) = each_of(machine, start, ROUNDS);
+    info!("selftest: {ns} ns or {counts} counts for a virtual instruction that does nothing");
     sandbox.end(machine);
 }

@@ -3,7 +3,8 @@
 use super::sandbox::{CODE, STACK, Sandbox, enter, patterned};
 use super::{Outcome, check};
 use alloc::string::String;
-use hal::{Exit, Processor, Registers};
+use hal::{Exit, Nanos, Processor, Registers};
+use log::info;
 use machine::Machine;
 
 /// Vector registers follow their guest, and only it.
@@ -53,6 +54,39 @@ fn exchange(machine: &mut Machine, code: &[u8], read_at: u64) -> Outcome {
     first.end(machine);
     second.end(machine);
     Ok(())
+}
+
+/// Says what it costs to go from one guest to another, one virtual instruction included.
+pub fn measure(machine: &mut Machine) {
+    const ROUNDS: u64 = 2_000;
+    // loop: syscall; jmp loop
+    const CODE_BYTES: [u8; 4] = [0x0f, 0x05, 0xeb, 0xfc];
+    let (Ok(mut a), Ok(mut b)) = (Sandbox::new(machine, &CODE_BYTES), Sandbox::new(machine, &CODE_BYTES)) else {
+        return;
+    };
+    let (mut of_a, mut of_b) = (Registers::at(CODE, STACK), Registers::at(CODE, STACK));
+    let start = machine.now();
+    for _ in 0..ROUNDS / 2 {
+        for (sandbox, registers) in [(&mut a, &mut of_a), (&mut b, &mut of_b)] {
+            machine.switch_to(&sandbox.space, &sandbox.vector);
+            if enter(machine, registers) != Exit::Instruction {
+                return;
+            }
+            machine.switch_from(&mut sandbox.vector);
+        }
+    }
+    let (ns, counts) = each_of(machine, start, ROUNDS);
+    info!("selftest: {ns} ns or {counts} counts for a switch and a virtual instruction");
+    a.end(machine);
+    b.end(machine);
+}
+
+/// Nanoseconds and counts of the time-stamp counter for each of some rounds. Under an emulator that counts
+/// instructions (QEMU: -icount shift=0) the latter are instructions.
+pub fn each_of(machine: &Machine, start: Nanos, rounds: u64) -> (u64, u64) {
+    let ns = machine.now().since(start);
+    let counts = u128::from(ns) * u128::from(machine.tsc().0) / 1_000_000_000 / u128::from(rounds);
+    (ns / rounds, u64::try_from(counts).unwrap_or(u64::MAX))
 }
 
 fn step(machine: &mut Machine, registers: &mut Registers) -> Result<(), String> {
