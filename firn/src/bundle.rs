@@ -41,7 +41,8 @@ pub fn encode(fleet: &Fleet, name: &str, supervisor: &Path) -> Result<Vec<u8>> {
     }
     let machine = machine_plan(fleet)?;
     let plan = launch_plan(fleet, name, &entries)?;
-    let mut contents = vec![(EntryKind::Machine, "machine".to_owned(), machine), (EntryKind::Plan, "plan".to_owned(), plan)];
+    let mut contents =
+        vec![(EntryKind::Machine, "machine".to_owned(), machine), (EntryKind::Plan, "plan".to_owned(), plan)];
     for image in &images {
         let bytes = std::fs::read(image).map_err(Error::io("read", image))?;
         Image::check(&bytes).map_err(|error| Error::Image { file: image.clone(), error })?;
@@ -52,7 +53,9 @@ pub fn encode(fleet: &Fleet, name: &str, supervisor: &Path) -> Result<Vec<u8>> {
 
 /// Lays out entries one after the other. What it returns has passed [`Bundle::check`].
 fn write(contents: &[(EntryKind, String, Vec<u8>)]) -> Result<Vec<u8>> {
-    let table = contents.iter().map(|(kind, name, bytes)| (*kind, name.as_str(), u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+    let table = contents
+        .iter()
+        .map(|(kind, name, bytes)| (*kind, name.as_str(), u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
     let mut file = Vec::new();
     let length = encode_header(table, |bytes| file.extend_from_slice(bytes));
     for (_, _, bytes) in contents {
@@ -82,7 +85,8 @@ fn entry_name(image: &Path) -> String {
 
 fn machine_plan(fleet: &Fleet) -> Result<Vec<u8>> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| Error::failed(format!("the host gives no random bytes: {error}"), ""))?;
+    getrandom::fill(&mut seed)
+        .map_err(|error| Error::failed(format!("the host gives no random bytes: {error}"), ""))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let plan = MachinePlan {
         network: fleet.network,

@@ -1,9 +1,9 @@
 //! Reads a guest's ELF file and checks that it can become a flat image: a fixed address, no relocation, no
 //! page that is writable and executable, everything inside the pages an image may use.
 
+use object::Endianness;
 use object::elf::{self, FileHeader64, PF_R, PF_W, PF_X, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
-use object::Endianness;
 use std::fmt;
 use virtual_isa::PAGE_SIZE;
 use virtual_isa::image::Rights;
@@ -160,7 +160,9 @@ impl ElfError {
             | Self::BelowBase { .. }
             | Self::SharedPage { .. }
             | Self::BadEntry { .. }
-            | Self::TooManyRuns { .. } => "link with libos/guest.ld, which keeps text, constants and data on pages apart",
+            | Self::TooManyRuns { .. } => {
+                "link with libos/guest.ld, which keeps text, constants and data on pages apart"
+            }
         }
     }
 }
@@ -262,9 +264,8 @@ fn check_load<'a>(program: &ProgramHeader64<Endianness>, bytes: &'a [u8]) -> Res
 
 fn check_sections(header: &Header, bytes: &[u8]) -> Result<(), ElfError> {
     let endian = Endianness::Little;
-    let sections = header
-        .sections(endian, bytes)
-        .map_err(|_| ElfError::Truncated { what: "the table of sections".into() })?;
+    let sections =
+        header.sections(endian, bytes).map_err(|_| ElfError::Truncated { what: "the table of sections".into() })?;
     for section in sections.iter() {
         let has = section.sh_size(endian) > 0;
         if has && matches!(section.sh_type(endian), elf::SHT_REL | elf::SHT_RELA | elf::SHT_RELR | elf::SHT_DYNAMIC) {

@@ -111,7 +111,10 @@ impl fmt::Display for Error {
             }
             Self::Argument { argument, problem, remedy } => write!(f, "{argument}: {problem}\n  help: {remedy}"),
             Self::NoMachine { name } => {
-                write!(f, "no machine is called {name:?}\n  help: `firn ps` lists them, `firn up FLEET.toml` starts one")
+                write!(
+                    f,
+                    "no machine is called {name:?}\n  help: `firn ps` lists them, `firn up FLEET.toml` starts one"
+                )
             }
             Self::AlreadyUp { name } => write!(
                 f,

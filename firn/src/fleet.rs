@@ -208,7 +208,11 @@ impl Fleet {
         let network = read_network(&source, &raw.network.unwrap_or_default())?;
         let mut services = Vec::new();
         if raw.service.is_empty() {
-            return Err(source.whole("service", "there is no service", "add a [[service]] with name, image, count and memory"));
+            return Err(source.whole(
+                "service",
+                "there is no service",
+                "add a [[service]] with name, image, count and memory",
+            ));
         }
         let counts = read_counts(&source, &raw.service, &overrides.counts)?;
         check_addresses(&source, &network, &raw.service, &counts)?;
@@ -218,7 +222,12 @@ impl Fleet {
             if services.iter().any(|s: &Service| s.name == service.name) {
                 let at = raw.service[services.len()].get_ref().name.span().start;
                 let field = format!("service {:?}: name", service.name);
-                return Err(source.error(at, &field, "another service has this name", "give each service its own name"));
+                return Err(source.error(
+                    at,
+                    &field,
+                    "another service has this name",
+                    "give each service its own name",
+                ));
             }
             next_vm += service.count;
             services.push(service);
@@ -334,7 +343,13 @@ fn check_addresses(source: &Source<'_>, network: &Network, raw: &[Spanned<RawSer
     Ok(())
 }
 
-fn read_service(source: &Source<'_>, project: &Project, raw: &RawService, first_vm: u32, count: u32) -> Checked<Service> {
+fn read_service(
+    source: &Source<'_>,
+    project: &Project,
+    raw: &RawService,
+    first_vm: u32,
+    count: u32,
+) -> Checked<Service> {
     let name = raw.name.get_ref();
     let field = |key: &str| format!("service {name:?}: {key}");
     check_name(name).map_err(|problem| {

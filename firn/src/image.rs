@@ -36,7 +36,9 @@ pub fn encode(guest: &Guest) -> std::result::Result<Vec<u8>, ImageError> {
     }
     body.resize(at, 0);
     let mut file = Vec::with_capacity(at);
-    encode_header(guest.entry, at as u64, checksum(&body[HEADER_BYTES..]), &runs, |bytes| file.extend_from_slice(bytes));
+    encode_header(guest.entry, at as u64, checksum(&body[HEADER_BYTES..]), &runs, |bytes| {
+        file.extend_from_slice(bytes)
+    });
     file.extend_from_slice(&body[file.len()..]);
     Image::check(&file)?;
     Ok(file)

@@ -2,16 +2,38 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`elf`], [`image`], [`symbols`] | turn an ELF file into a flat guest image |
+//! | [`cli`] | the command line |
+//! | [`builder`], [`elf`], [`image`], [`symbols`] | build guests and turn their ELF files into flat images |
 //! | [`fleet`], [`bundle`] | turn a fleet file into a boot bundle |
+//! | [`up`], [`holder`], [`namespace`], [`qemu`], [`accel`] | start a machine |
+//! | [`machine`], [`serial`], [`logs`], [`status`], [`down`] | see and end one that is up |
+//! | [`host`], [`doctor`] | what this host offers and lacks |
+//!
+//! A fleet goes through `fleet` (checked), `bundle` (encoded), `up` (started) and then lives as a folder that
+//! `machine` reads; every other command needs only that folder.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod accel;
+pub mod builder;
 pub mod bundle;
+pub mod cli;
+pub mod doctor;
+pub mod down;
 pub mod elf;
 pub mod error;
 pub mod fleet;
+pub mod holder;
+pub mod host;
 pub mod image;
+pub mod logs;
+pub mod machine;
+pub mod namespace;
 pub mod project;
+pub mod qemu;
+pub mod serial;
 pub mod size;
+pub mod status;
 pub mod symbols;
+pub mod table;
+pub mod up;

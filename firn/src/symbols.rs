@@ -118,7 +118,11 @@ fn read_elf(bytes: &[u8]) -> object::Result<Vec<Symbol>> {
             && text.iter().any(|range| range.contains(&address));
         let name = String::from_utf8_lossy(table.symbol_name(endian, symbol).unwrap_or_default());
         if is_code && !name.is_empty() && !name.starts_with(".L") {
-            symbols.push(Symbol { address, bytes: symbol.st_size(endian), name: name.replace(char::is_whitespace, "_") });
+            symbols.push(Symbol {
+                address,
+                bytes: symbol.st_size(endian),
+                name: name.replace(char::is_whitespace, "_"),
+            });
         }
     }
     Ok(symbols)

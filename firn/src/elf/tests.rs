@@ -16,11 +16,7 @@ fn a_good_file_becomes_runs_of_pages() {
     let shape: Vec<_> = guest.segments.iter().map(|s| (s.first_page, s.nr_pages, s.rights, s.content.len())).collect();
     assert_eq!(
         shape,
-        [
-            (0x20, 1, Rights::ReadExecute, 0x800),
-            (0x21, 1, Rights::Read, 9),
-            (0x22, 5, Rights::ReadWrite, 0x1004)
-        ]
+        [(0x20, 1, Rights::ReadExecute, 0x800), (0x21, 1, Rights::Read, 9), (0x22, 5, Rights::ReadWrite, 0x1004)]
     );
 }
 

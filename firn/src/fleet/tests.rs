@@ -122,7 +122,8 @@ fn a_fleet_larger_than_its_subnet_is_refused() {
     let field = "service \"web\": count";
     bench.refuses(&service("count = 2000000"), 2, field, "2000001 VMs", "larger subnet");
     bench.refuses(&service("count = 4294967295"), 2, field, "4294967296 VMs", "at most 1048576");
-    let small = "[network]\nsubnet = \"10.9.0.0/24\"\nhost = \"10.9.0.1\"\nswitch = \"10.9.0.2\"\nfirst_vm = \"10.9.0.16\"\n";
+    let small =
+        "[network]\nsubnet = \"10.9.0.0/24\"\nhost = \"10.9.0.1\"\nswitch = \"10.9.0.2\"\nfirst_vm = \"10.9.0.16\"\n";
     bench.refuses(&format!("{small}{}", service("count = 239")), 7, field, "has 239 addresses", "lower the count");
     assert!(bench.read(&format!("{small}{}", service("count = 238"))).is_ok());
 }

@@ -1,0 +1,209 @@
+//! The command line.
+
+use crate::accel::Wish;
+use crate::machine::DEFAULT_NAME;
+use crate::qemu::Kind;
+use crate::size;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Builds, boots and manages machines of tiny virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "firn", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Where the state of machines is kept [default: target/firn/machines].
+    #[arg(long, global = true, env = "FIRN_STATE", value_name = "FOLDER", hide_env_values = true)]
+    pub state: Option<PathBuf>,
+}
+
+/// How to print results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Which machine.
+#[derive(Clone, Debug, Args)]
+pub struct Name {
+    /// Name of the machine.
+    #[arg(long, default_value = DEFAULT_NAME)]
+    pub name: String,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build the kernel and guest images.
+    Build {
+        /// The apps to build, with the supervisor [default: all].
+        apps: Vec<String>,
+        /// Where to write the images [default: target/firn/images].
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+        /// How to print what was built.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Turn a guest's ELF file into an image.
+    Image {
+        /// The ELF file.
+        elf: PathBuf,
+        /// The image to write; its symbols go beside it.
+        #[arg(short, long, value_name = "FILE.img")]
+        output: PathBuf,
+    },
+    /// Boot a machine with the services of a fleet file.
+    Up(Up),
+    /// Print a machine's log, with names for the addresses in reports.
+    Logs {
+        /// Only what this VM says and what is said about it.
+        vm: Option<u32>,
+        /// Go on until the machine ends.
+        #[arg(short, long)]
+        follow: bool,
+        /// Which machine.
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Show a machine's state and counters.
+    Status {
+        /// Which machine.
+        #[command(flatten)]
+        name: Name,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Show a VM's state and counters.
+    Inspect {
+        /// Number of the VM.
+        vm: u32,
+        /// Which machine.
+        #[command(flatten)]
+        name: Name,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Run a command in a machine's network, where its VMs can be reached.
+    Exec {
+        /// Which machine.
+        #[command(flatten)]
+        name: Name,
+        /// The command and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// End a machine.
+    Down {
+        /// Which machine.
+        #[command(flatten)]
+        name: Name,
+        /// How to print how it ended.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// List machines.
+    Ps {
+        /// How to print them.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Say what this host lacks, and how to mend it.
+    Doctor {
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Hold a machine (`firn up` starts this).
+    #[command(hide = true)]
+    Hold,
+}
+
+/// Options of `firn up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// The fleet file.
+    pub fleet: PathBuf,
+    /// Which machine.
+    #[command(flatten)]
+    pub name: Name,
+    /// Processors of the machine, instead of the fleet file's.
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Memory of the machine, such as 2G, instead of the fleet file's.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory: Option<u64>,
+    /// The emulated machine.
+    #[arg(long, value_enum, default_value_t)]
+    pub machine: Kind,
+    /// How it is executed.
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: Wish,
+    /// VMs of a service, instead of the fleet file's count. Can be given several times.
+    #[arg(long, value_name = "SERVICE.count=N", value_parser = parse_count)]
+    pub set: Vec<(String, u32)>,
+    /// Options for the kernel, such as log=debug.
+    #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true)]
+    pub kernel_options: String,
+    /// Stay, print the log, and end the machine when interrupted.
+    #[arg(long)]
+    pub foreground: bool,
+    /// How to print what was started.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    size::parse(text).map_err(|error| format!("it {error}: {}", size::REMEDY))
+}
+
+fn parse_count(text: &str) -> Result<(String, u32), String> {
+    let parsed = text.split_once('=').and_then(|(key, count)| {
+        let service = key.strip_suffix(".count")?;
+        Some((service.to_owned(), count.parse().ok()?))
+    });
+    parsed.ok_or_else(|| "write it as SERVICE.count=N".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_are_read() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let Command::Up(up) =
+            parse("firn up f.toml --memory 2G --set web.count=9 --machine q35 --accel tcg").unwrap().command
+        else {
+            panic!("up")
+        };
+        assert_eq!(
+            (up.memory, up.set, up.machine, up.accel),
+            (Some(2 << 30), vec![("web".into(), 9)], Kind::Q35, Wish::Tcg)
+        );
+        for bad in
+            ["firn up", "firn up f --memory 2", "firn up f --set web=9", "firn up f --machine pc", "firn exec --"]
+        {
+            assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+        let Command::Exec { command, name } = parse("firn exec --name a -- curl --name b").unwrap().command else {
+            panic!("exec")
+        };
+        assert_eq!((command.len(), name.name.as_str()), (3, "a"));
+    }
+}

@@ -1,0 +1,210 @@
+//! The emulator's command line, and its control socket.
+
+use crate::error::{Error, Result};
+use crate::machine::files;
+use crate::namespace::TAP;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use virtual_isa::network::Network;
+
+/// Which machine is emulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A small machine with little but virtio devices: boots fastest.
+    #[default]
+    Microvm,
+    /// A PC with PCI Express.
+    Q35,
+}
+
+/// How instructions of the machine are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// By the processor.
+    Kvm,
+    /// By translation.
+    Tcg,
+}
+
+impl Kind {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Microvm => "microvm",
+            Self::Q35 => "q35",
+        }
+    }
+}
+
+impl Accel {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// What the emulator is to run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Which machine.
+    pub kind: Kind,
+    /// How.
+    pub accel: Accel,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The kernel's options.
+    pub options: String,
+}
+
+/// The part of the command line that every machine has: processor, memory, kernel, how it ends.
+#[must_use]
+pub fn arguments(setup: &Setup) -> Vec<OsString> {
+    let machine = match setup.kind {
+        Kind::Microvm => "microvm,acpi=on,pit=on,pic=on,rtc=on",
+        Kind::Q35 => "q35",
+    };
+    let (accel, cpu) = match setup.accel {
+        Accel::Kvm => ("kvm", "host"),
+        Accel::Tcg => ("tcg,thread=multi,tb-size=512", "max"),
+    };
+    let memory = format!("{}K", setup.memory_bytes / 1024);
+    let cpus = setup.cpus.to_string();
+    let fixed = [
+        ["-M", machine],
+        ["-accel", accel],
+        ["-cpu", cpu],
+        ["-smp", &cpus],
+        ["-m", &memory],
+        ["-nodefaults", "-no-user-config"],
+        ["-display", "none"],
+        ["-no-reboot", "-device"],
+        ["isa-debug-exit,iobase=0xf4,iosize=4", "-global"],
+        ["virtio-mmio.force-legacy=false", "-kernel"],
+    ];
+    let mut arguments: Vec<OsString> = fixed.iter().flatten().map(OsString::from).collect();
+    arguments.push(setup.kernel.clone().into());
+    if !setup.options.is_empty() {
+        arguments.extend(["-append".into(), setup.options.clone().into()]);
+    }
+    arguments
+}
+
+/// The part that machines with VMs have: the bundle, the network, the sockets. Paths are relative to the machine's
+/// folder, in which the emulator runs: sockets allow 107 bytes, and the emulator would split paths at commas.
+#[must_use]
+pub fn machine_arguments(kind: Kind) -> Vec<OsString> {
+    let bus = match kind {
+        Kind::Microvm => "virtio-net-device",
+        Kind::Q35 => "virtio-net-pci",
+    };
+    let mac: Vec<String> = Network::SWITCH_MAC.iter().map(|byte| format!("{byte:02x}")).collect();
+    let arguments = [
+        "-initrd".to_owned(),
+        files::BUNDLE.to_owned(),
+        "-netdev".to_owned(),
+        format!("tap,id=wire,ifname={TAP},script=no,downscript=no,vhost=off"),
+        "-device".to_owned(),
+        format!("{bus},netdev=wire,mac={}", mac.join(":")),
+        "-chardev".to_owned(),
+        format!(
+            "socket,id=serial,path={},server=on,wait=off,logfile={},logappend=off",
+            files::SERIAL_SOCKET,
+            files::SERIAL_LOG
+        ),
+        "-serial".to_owned(),
+        "chardev:serial".to_owned(),
+        "-qmp".to_owned(),
+        format!("unix:{},server=on,wait=off", files::QMP_SOCKET),
+    ];
+    arguments.into_iter().map(OsString::from).collect()
+}
+
+/// Connects to a socket in a folder whose path may be longer than a socket's address can be.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn connect(folder: &Path, socket: &str) -> io::Result<UnixStream> {
+    let folder = File::open(folder)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{socket}", folder.as_raw_fd()))
+}
+
+/// Tells the emulator to quit, without the machine's help.
+///
+/// # Errors
+/// `Io` if it does not listen.
+pub fn quit(folder: &Path) -> Result<()> {
+    let file = folder.join(files::QMP_SOCKET);
+    let talk = || {
+        let mut socket = connect(folder, files::QMP_SOCKET)?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n")?;
+        // It answers, then closes.
+        socket.read_to_end(&mut Vec::new()).map(|_| ())
+    };
+    talk().map_err(Error::io("talk to the emulator at", &file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(kind: Kind, accel: Accel) -> String {
+        let setup = Setup {
+            kind,
+            accel,
+            cpus: 2,
+            memory_bytes: 2 << 30,
+            kernel: "/a b/kernel,1".into(),
+            options: "log=debug selftest".into(),
+        };
+        let mut all = arguments(&setup);
+        all.extend(machine_arguments(kind));
+        all.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn the_command_line_names_what_was_asked_for() {
+        let microvm = line(Kind::Microvm, Accel::Tcg);
+        for part in [
+            "-M|microvm,",
+            "-accel|tcg",
+            "-smp|2|-m|2097152K",
+            "|-kernel|/a b/kernel,1|-append|log=debug selftest|",
+            "virtio-net-device,netdev=wire,mac=02:f1:ff:00:00:02",
+            "-initrd|bundle|",
+        ] {
+            assert!(microvm.contains(part), "{part} in {microvm}");
+        }
+        let q35 = line(Kind::Q35, Accel::Kvm);
+        assert!(q35.contains("-M|q35|-accel|kvm|-cpu|host|") && q35.contains("virtio-net-pci"), "{q35}");
+    }
+
+    #[test]
+    fn sockets_with_long_paths_can_be_reached() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("x".repeat(120));
+        std::fs::create_dir(&deep).unwrap();
+        let handle = File::open(&deep).unwrap();
+        let address = format!("/proc/self/fd/{}/s", handle.as_raw_fd());
+        let _listener = std::os::unix::net::UnixListener::bind(address).unwrap();
+        assert!(connect(&deep, "s").is_ok());
+        assert!(connect(&deep, "t").is_err());
+    }
+}

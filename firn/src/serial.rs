@@ -1,0 +1,191 @@
+//! The serial line: what its lines mean, and asking the supervisor over it.
+
+use crate::error::{Error, Result};
+use crate::machine::{Machine, files};
+use crate::qemu;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+/// Who a line is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// The kernel's log.
+    Kernel {
+        /// Its level.
+        level: &'a str,
+        /// What it says.
+        text: &'a str,
+    },
+    /// The console of a VM.
+    Vm {
+        /// Which.
+        vm: u32,
+        /// What it says.
+        text: &'a str,
+    },
+    /// Neither.
+    Other,
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line, such as `[    1.234567] vm 7| text`.
+    #[must_use]
+    pub fn parse(line: &'a str) -> Self {
+        Self::parse_stamped(line).unwrap_or(Self::Other)
+    }
+
+    fn parse_stamped(line: &'a str) -> Option<Self> {
+        let (stamp, rest) = line.strip_prefix('[')?.split_once("] ")?;
+        if stamp.is_empty() || !stamp.chars().all(|c| c.is_ascii_digit() || c == '.' || c == ' ') {
+            return None;
+        }
+        if let Some((vm, text)) = rest.strip_prefix("vm ").and_then(|rest| rest.split_once('|'))
+            && let Ok(vm) = vm.parse()
+        {
+            return Some(Self::Vm { vm, text: text.strip_prefix(' ').unwrap_or(text) });
+        }
+        let (level, text) = rest.split_once(' ')?;
+        let text = if level.len() == 4 { text.strip_prefix(' ').unwrap_or(text) } else { text };
+        matches!(level, "error" | "warn" | "info" | "debug").then_some(Self::Kernel { level, text })
+    }
+
+    /// The VM that a line is from or about.
+    #[must_use]
+    pub fn vm(&self) -> Option<u32> {
+        match self {
+            Self::Vm { vm, .. } => Some(*vm),
+            Self::Kernel { text, .. } => text.strip_prefix("vm ")?.split([' ', ':']).next()?.parse().ok(),
+            Self::Other => None,
+        }
+    }
+
+    /// What it says, if the supervisor says it.
+    #[must_use]
+    pub const fn supervisor(&self) -> Option<&'a str> {
+        match self {
+            Self::Vm { vm: 0, text } => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// Splits what comes in pieces into lines.
+#[derive(Debug, Default)]
+pub struct Splitter(Vec<u8>);
+
+impl Splitter {
+    /// Takes a piece and gives the lines it completes.
+    pub fn push(&mut self, piece: &[u8]) -> Vec<String> {
+        self.0.extend_from_slice(piece);
+        let Some(last) = self.0.iter().rposition(|&b| b == b'\n') else { return Vec::new() };
+        let rest = self.0.split_off(last + 1);
+        let whole = std::mem::replace(&mut self.0, rest);
+        let lines = whole[..last].split(|&b| b == b'\n');
+        lines.map(|line| String::from_utf8_lossy(line).trim_end_matches('\r').to_owned()).collect()
+    }
+}
+
+/// Writes a line to the supervisor and gives the rest of the first line it prints that starts with `answer`.
+///
+/// # Errors
+/// `Failed` if it does not answer in time, or answers with an error; `Io`.
+pub fn ask(machine: &Machine, question: &str, answer: &str, timeout: Duration) -> Result<String> {
+    let end = Instant::now() + timeout;
+    let _turn = take_turn(machine, end)?;
+    let file = machine.file(files::SERIAL_SOCKET);
+    let mut socket = qemu::connect(&machine.folder, files::SERIAL_SOCKET).map_err(Error::io("connect to", &file))?;
+    socket.write_all(format!("{question}\n").as_bytes()).map_err(Error::io("write to", &file))?;
+    let mut splitter = Splitter::default();
+    let mut piece = [0; 65_536];
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        socket.set_read_timeout(Some(left)).map_err(Error::io("read from", &file))?;
+        let length = match socket.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::io("read from", &file)(error)),
+        };
+        for line in splitter.push(&piece[..length]) {
+            let Some(text) = Line::parse(&line).supervisor() else { continue };
+            if let Some(rest) = text.strip_prefix(answer) {
+                return Ok(rest.trim().to_owned());
+            }
+            if let Some(problem) = text.strip_prefix("error: ") {
+                return Err(Error::failed(format!("the supervisor says: {problem}"), ""));
+            }
+        }
+    }
+    let name = &machine.record.name;
+    Err(Error::failed(
+        format!("the supervisor of machine {name:?} did not answer within {} s", timeout.as_secs()),
+        format!("`firn logs --name {name} 0` shows what it is doing"),
+    ))
+}
+
+/// Writes a line to the supervisor and expects no answer.
+///
+/// # Errors
+/// `Io`.
+pub fn tell(machine: &Machine, line: &str, timeout: Duration) -> Result<()> {
+    let _turn = take_turn(machine, Instant::now() + timeout)?;
+    let file = machine.file(files::SERIAL_SOCKET);
+    let mut socket = qemu::connect(&machine.folder, files::SERIAL_SOCKET).map_err(Error::io("connect to", &file))?;
+    socket.write_all(format!("{line}\n").as_bytes()).map_err(Error::io("write to", &file))?;
+    // The emulator drops what it has not read when the other end closes: wait for the machine's own end.
+    socket.set_read_timeout(Some(timeout)).map_err(Error::io("read from", &file))?;
+    let end = Instant::now() + timeout;
+    let mut piece = [0; 65_536];
+    while Instant::now() < end && matches!(socket.read(&mut piece), Ok(length) if length > 0) {}
+    Ok(())
+}
+
+/// The emulator serves one connection at a time.
+fn take_turn(machine: &Machine, end: Instant) -> Result<File> {
+    let path = machine.file(files::SERIAL_LOCK);
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    while file.try_lock().is_err() {
+        if Instant::now() >= end {
+            return Err(Error::failed("other firn commands are using the machine's serial line", "try again"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_say_who_they_are_from() {
+        let parse = Line::parse;
+        assert_eq!(parse("[    1.234567] info  text here"), Line::Kernel { level: "info", text: "text here" });
+        assert_eq!(parse("[    1.234567] error text"), Line::Kernel { level: "error", text: "text" });
+        assert_eq!(parse("[12345.234567] vm 7| hello | you"), Line::Vm { vm: 7, text: "hello | you" });
+        assert_eq!(parse("[    1.234567] vm 0| "), Line::Vm { vm: 0, text: "" });
+        for other in ["", "[", "[1.2", "[x] info text", "[    1.2] vm x| t", "SeaBIOS (version 1)", "[] info  x"] {
+            assert_eq!(parse(other), Line::Other, "{other}");
+        }
+        assert_eq!(parse("[    1.0] vm 0| fleet x: 3 VMs started").supervisor(), Some("fleet x: 3 VMs started"));
+        assert_eq!(parse("[    1.0] vm 1| fleet x: 3 VMs started").supervisor(), None);
+    }
+
+    #[test]
+    fn reports_belong_to_their_vm() {
+        let vm = |line| Line::parse(line).vm();
+        assert_eq!(vm("[    1.0] warn  vm 7 ended: memory violation: write to 0x0"), Some(7));
+        assert_eq!(vm("[    1.0] warn  vm 7   backtrace 0x20abc"), Some(7));
+        assert_eq!(vm("[    1.0] vm 8| vm 7 ended"), Some(8));
+        assert_eq!(vm("[    1.0] warn  vms 7"), None);
+    }
+
+    #[test]
+    fn pieces_become_lines() {
+        let mut splitter = Splitter::default();
+        assert!(splitter.push(b"one").is_empty());
+        assert_eq!(splitter.push(b" line\r\nsecond\nth"), ["one line", "second"]);
+        assert_eq!(splitter.push(b"ird\n"), ["third"]);
+    }
+}

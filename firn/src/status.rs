@@ -1,0 +1,132 @@
+//! `firn status`, `firn inspect`, `firn ps`: what runs, as the supervisor and the host see it.
+
+use crate::error::{Error, Result};
+use crate::machine::Machine;
+use crate::project::Project;
+use crate::{serial, size};
+use serde_json::{Map, Value, json};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// How long the supervisor may take to answer.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The machine's state: the supervisor's fields, and the host's under `host`.
+///
+/// # Errors
+/// `NoMachine`, `Failed` if it does not answer.
+pub fn status(project: &Project, name: &str) -> Result<Value> {
+    let machine = Machine::open_alive(project, name)?;
+    let mut answer = object(&serial::ask(&machine, "status", "status ", TIMEOUT)?)?;
+    answer.insert("host".into(), host(&machine));
+    Ok(Value::Object(answer))
+}
+
+/// A VM's state: the supervisor's fields, its service and its address.
+///
+/// # Errors
+/// `NoMachine`, `Argument` if there is no such VM, `Failed` if the supervisor does not answer.
+pub fn inspect(project: &Project, name: &str, vm: u32) -> Result<Value> {
+    let machine = Machine::open_alive(project, name)?;
+    check_vm(&machine, vm)?;
+    let mut answer = object(&serial::ask(&machine, &format!("vm {vm}"), "vm ", TIMEOUT)?)?;
+    let record = &machine.record;
+    let service = record.services.iter().find(|s| vm >= s.first_vm && vm - s.first_vm < s.count);
+    let service = service.map_or("supervisor", |s| s.name.as_str());
+    answer.entry("service").or_insert_with(|| service.into());
+    answer.entry("ipv4").or_insert_with(|| Ipv4Addr::from(record.network.ipv4_of(vm)).to_string().into());
+    Ok(Value::Object(answer))
+}
+
+/// Checks that a machine's fleet has a VM of that number.
+///
+/// # Errors
+/// `Argument`.
+pub fn check_vm(machine: &Machine, vm: u32) -> Result<()> {
+    if vm <= machine.record.vms {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        argument: "VM",
+        problem: format!("machine {:?} has no VM {vm}", machine.record.name),
+        remedy: format!("its VMs are 1 to {}; 0 is the supervisor", machine.record.vms),
+    })
+}
+
+fn object(text: &str) -> Result<Map<String, Value>> {
+    let value = serde_json::from_str(text).ok();
+    value.ok_or_else(|| Error::failed(format!("the supervisor's answer is not a JSON object: {text}"), ""))
+}
+
+/// What the host knows of a machine.
+#[must_use]
+pub fn host(machine: &Machine) -> Value {
+    let record = &machine.record;
+    let network = &record.network;
+    let dotted = |address: [u8; 4]| Ipv4Addr::from(address).to_string();
+    let state = if machine.is_alive() { "up".to_owned() } else { machine.meaning().to_string() };
+    json!({
+        "name": record.name,
+        "state": state,
+        "machine": record.machine,
+        "accel": record.accel,
+        "cpus": record.cpus,
+        "memory_bytes": record.memory_bytes,
+        "started_ms": record.started_ms,
+        "fleet": record.fleet,
+        "folder": machine.folder,
+        "log": machine.file(crate::machine::files::SERIAL_LOG),
+        "qemu_pid": record.qemu.pid,
+        "holder_pid": record.holder.pid,
+        "vms": record.vms,
+        "network": {
+            "subnet": format!("{}/{}", dotted(network.subnet), network.prefix_bits),
+            "host": dotted(network.host_ipv4),
+            "switch": dotted(network.switch_ipv4),
+            "first_vm": dotted(network.first_vm),
+        },
+        "services": record.services,
+    })
+}
+
+/// The services of a machine, for people.
+#[must_use]
+pub fn services(machine: &Machine) -> String {
+    let mut rows = vec![["SERVICE", "VMS", "FIRST", "ADDRESSES", "MEMORY", "SHARES"].map(String::from).to_vec()];
+    for service in &machine.record.services {
+        let last = service.first_vm + service.count - 1;
+        let last_address = Ipv4Addr::from(machine.record.network.ipv4_of(last));
+        let addresses = match service.count {
+            1 => service.first_ipv4.to_string(),
+            _ => format!("{} to {last_address}", service.first_ipv4),
+        };
+        rows.push(vec![
+            service.name.clone(),
+            service.count.to_string(),
+            service.first_vm.to_string(),
+            addresses,
+            size::format(service.memory_bytes),
+            service.shares.to_string(),
+        ]);
+    }
+    crate::table::columns(&rows)
+}
+
+/// All machines, for people.
+#[must_use]
+pub fn list(machines: &[Machine]) -> String {
+    let mut rows = vec![["NAME", "STATE", "VMS", "CPUS", "MEMORY", "ACCEL", "FLEET"].map(String::from).to_vec()];
+    for machine in machines {
+        let record = &machine.record;
+        rows.push(vec![
+            record.name.clone(),
+            if machine.is_alive() { "up".to_owned() } else { machine.meaning().to_string() },
+            record.vms.to_string(),
+            record.cpus.to_string(),
+            size::format(record.memory_bytes),
+            record.accel.clone(),
+            record.fleet.display().to_string(),
+        ]);
+    }
+    crate::table::columns(&rows)
+}

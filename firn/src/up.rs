@@ -1,0 +1,281 @@
+//! `firn up`: starts a machine and waits until the VMs of its fleet have been started.
+
+use crate::accel::{self, Choice, Wish};
+use crate::builder::SUPERVISOR;
+use crate::error::{Error, Result};
+use crate::fleet::{Fleet, Overrides};
+use crate::logs::{SUPERVISOR_SYMBOLS, Symbolizer, Tail, service_symbols};
+use crate::machine::{self, Machine, Process, Record, ServiceRecord, ending, files, write_json};
+use crate::project::{Project, check_name};
+use crate::qemu::{Kind, Setup};
+use crate::serial::Line;
+use crate::{bundle, down, holder, host, qemu};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use virtual_isa::PAGE_SIZE;
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The fleet file.
+    pub fleet: PathBuf,
+    /// Name of the machine.
+    pub name: String,
+    /// The emulated machine.
+    pub kind: Kind,
+    /// How it is to be executed.
+    pub wish: Wish,
+    /// Instead of what the fleet file says.
+    pub overrides: Overrides,
+    /// Further options for the kernel.
+    pub options: String,
+}
+
+/// A machine that is up.
+#[derive(Debug)]
+pub struct Up {
+    /// The machine.
+    pub machine: Machine,
+    /// How it is executed, and why.
+    pub choice: Choice,
+    /// From starting the emulator to the last VM's start.
+    pub started_in: Duration,
+}
+
+/// Checks everything, starts the machine, and waits for its VMs. If it fails, nothing is left running.
+///
+/// # Errors
+/// Bad input and what this host lacks before anything has started; `Failed` after that.
+pub fn up(project: &Project, request: &Request) -> Result<Up> {
+    check_name(&request.name).map_err(|problem| Error::Argument {
+        argument: "--name",
+        problem: format!("{:?} {problem}", request.name),
+        remedy: "a name is 1 to 32 letters, digits, '-' and '_'".into(),
+    })?;
+    let fleet = Fleet::load(&request.fleet, project, &request.overrides)?;
+    let built = Built::find(project)?;
+    host::qemu()?;
+    host::iproute()?;
+    host::tun()?;
+    let _lock = machine::lock(project, &request.name)?;
+    if Machine::open(project, &request.name).is_ok_and(|machine| machine.is_alive()) {
+        return Err(Error::AlreadyUp { name: request.name.clone() });
+    }
+    machine::clear_away(project, &request.name)?;
+    let choice = accel::choose(project, request.wish, request.kind)?;
+    eprintln!("firn: acceleration {} ({})", choice.accel.name(), choice.reason);
+    let bundle = bundle::encode(&fleet, &request.name, &built.supervisor)?;
+    let folder = project.machines.join(&request.name);
+    prepare(&folder, &fleet, &built, &bundle)?;
+    let begun = Instant::now();
+    let machine = start(request, &fleet, &choice, folder.clone()).inspect_err(|_| {
+        // What could not be started has no log worth keeping.
+        let _ = fs::remove_dir_all(&folder);
+    })?;
+    match wait(&machine, begun) {
+        Ok(()) => Ok(Up { machine, choice, started_in: begun.elapsed() }),
+        Err(error) => {
+            down::force(&machine);
+            machine::clear_away(project, &request.name)?;
+            Err(error.naming(&machine::kept_log(project, &request.name)))
+        }
+    }
+}
+
+/// What must have been built.
+struct Built {
+    kernel: PathBuf,
+    supervisor: PathBuf,
+}
+
+impl Built {
+    fn find(project: &Project) -> Result<Self> {
+        let built = Self { kernel: project.kernel(), supervisor: project.image(SUPERVISOR) };
+        for (what, file) in [("kernel", &built.kernel), ("supervisor image", &built.supervisor)] {
+            if !file.is_file() {
+                return Err(Error::Missing {
+                    what: format!("there is no {what} {}", file.display()),
+                    remedy: "build it with `firn build`".into(),
+                });
+            }
+        }
+        Ok(built)
+    }
+}
+
+/// Fills the machine's folder. It keeps the kernel and the symbols, so that the log can be read even after a new
+/// build.
+fn prepare(folder: &Path, fleet: &Fleet, built: &Built, bundle: &[u8]) -> Result<()> {
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let file = folder.join(files::BUNDLE);
+    fs::write(&file, bundle).map_err(Error::io("write", &file))?;
+    fs::copy(&built.kernel, folder.join(files::KERNEL)).map_err(Error::io("copy", &built.kernel))?;
+    let services = fleet.services.iter().enumerate().map(|(n, s)| (s.image.as_path(), service_symbols(n)));
+    for (image, name) in services.chain([(built.supervisor.as_path(), SUPERVISOR_SYMBOLS.to_owned())]) {
+        // An image of one's own need not have symbols.
+        let _ = fs::copy(image.with_extension("sym"), folder.join(name));
+    }
+    Ok(())
+}
+
+fn start(request: &Request, fleet: &Fleet, choice: &Choice, folder: PathBuf) -> Result<Machine> {
+    let setup = Setup {
+        kind: request.kind,
+        accel: choice.accel,
+        cpus: fleet.cpus,
+        memory_bytes: fleet.memory_bytes,
+        kernel: files::KERNEL.into(),
+        options: request.options.clone(),
+    };
+    let mut arguments = qemu::arguments(&setup);
+    arguments.extend(qemu::machine_arguments(request.kind));
+    let started = holder::start(&folder, &fleet.network, arguments)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let record = Record {
+        name: request.name.clone(),
+        fleet: fs::canonicalize(&fleet.file).unwrap_or_else(|_| fleet.file.clone()),
+        machine: request.kind.name().to_owned(),
+        accel: choice.accel.name().to_owned(),
+        cpus: fleet.cpus,
+        memory_bytes: fleet.memory_bytes,
+        started_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        holder: started.holder,
+        qemu: started.qemu,
+        user_namespace: started.user_namespace,
+        network: fleet.network,
+        vms: fleet.nr_vms(),
+        services: fleet.services.iter().map(|s| service_record(fleet, s)).collect(),
+    };
+    let kill = |process: Process| process.signal(Signal::SIGKILL);
+    write_json(&folder.join(files::RECORD), &record).inspect_err(|_| kill(started.qemu))?;
+    Ok(Machine { folder, record })
+}
+
+fn service_record(fleet: &Fleet, service: &crate::fleet::Service) -> ServiceRecord {
+    ServiceRecord {
+        name: service.name.clone(),
+        image: service.image.clone(),
+        count: service.count,
+        first_vm: service.first_vm,
+        first_ipv4: fleet.network.ipv4_of(service.first_vm).into(),
+        memory_bytes: u64::from(service.memory_pages) * PAGE_SIZE as u64,
+        shares: service.shares,
+        arguments: service.arguments.clone(),
+    }
+}
+
+/// How long the VMs of a fleet may take to start, on a slow host.
+fn patience(vms: u32) -> Duration {
+    Duration::from_secs(60) + Duration::from_millis(100) * vms
+}
+
+/// Waits until the supervisor says that all VMs have been started.
+fn wait(machine: &Machine, begun: Instant) -> std::result::Result<(), NotStarted> {
+    let record = &machine.record;
+    let end = begun + patience(record.vms);
+    let log = machine.file(files::SERIAL_LOG);
+    let mut tail = None;
+    let mut errors = Vec::new();
+    loop {
+        // In this order: what a machine says before it ends is in the log when its end is seen.
+        let ended = ending(&machine.folder);
+        if tail.is_none() {
+            tail = Tail::open(&log).ok();
+        }
+        let lines = tail.as_mut().map(Tail::lines).transpose().ok().flatten().unwrap_or_default();
+        for line in &lines {
+            match Line::parse(line) {
+                Line::Vm { vm: 0, text } if is_started(text, &record.name) => return Ok(()),
+                Line::Vm { vm: 0, text } if text.starts_with("error:") => {
+                    return Err(NotStarted(format!("the supervisor says {text}")));
+                }
+                Line::Kernel { level: "error", text } => errors.push(text.to_owned()),
+                _ => {}
+            }
+        }
+        if let Some(ended) = ended {
+            return Err(NotStarted(describe_end(machine, &ended.meaning().to_string(), &errors)));
+        }
+        if !record.holder.is_alive() && ending(&machine.folder).is_none() {
+            return Err(NotStarted("the machine's holder was killed".into()));
+        }
+        if Instant::now() >= end {
+            let seconds = patience(record.vms).as_secs();
+            return Err(NotStarted(format!("the {} VMs were not all started within {seconds} s", record.vms)));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether the supervisor says that the fleet of that name has been started.
+fn is_started(text: &str, name: &str) -> bool {
+    let rest = text.strip_prefix("fleet ").and_then(|rest| rest.strip_prefix(name));
+    rest.is_some_and(|rest| rest.starts_with(": ") && rest.ends_with(" started"))
+}
+
+fn describe_end(machine: &Machine, meaning: &str, errors: &[String]) -> String {
+    let said = fs::read_to_string(machine.file(files::EMULATOR_LOG)).unwrap_or_default();
+    let mut problem = format!("the machine ended before its VMs were started: {meaning}");
+    for line in errors.iter().map(String::as_str).chain(said.lines()).take(8) {
+        problem.push_str("\n  ");
+        problem.push_str(line.trim_end());
+    }
+    problem
+}
+
+/// Why the VMs did not start.
+struct NotStarted(String);
+
+impl NotStarted {
+    fn naming(self, log: &Path) -> Error {
+        Error::failed(self.0, format!("the machine's log is in {}", log.display()))
+    }
+}
+
+/// Prints a machine's log until it ends, or until this process is told to end: then the machine is powered off.
+///
+/// # Errors
+/// `Io`, and those of [`down::down`].
+pub fn stay(project: &Project, machine: &Machine) -> Result<down::Report> {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signal_hook::flag::register(signal as i32, Arc::clone(&asked))
+            .map_err(|e| Error::failed(format!("cannot wait for signals: {e}"), ""))?;
+    }
+    let symbolizer = Symbolizer::load(&machine.folder, &machine.record);
+    let mut tail = Tail::open(&machine.file(files::SERIAL_LOG))?;
+    loop {
+        let is_over = !machine.is_alive() || asked.load(Ordering::Relaxed);
+        for line in tail.lines()? {
+            println!("{}", symbolizer.name(&line));
+        }
+        if is_over {
+            return down::down(project, &machine.record.name);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_fleets_own_word_counts() {
+        assert!(is_started("fleet web: 1000 VMs started", "web"));
+        assert!(is_started("fleet web: 1 VM started", "web"));
+        assert!(!is_started("fleet web2: 1000 VMs started", "web"));
+        assert!(!is_started("fleet web: 10 VMs to go", "web"));
+        assert!(!is_started("error: fleet web: 1 VMs started", "web"));
+    }
+
+    #[test]
+    fn patience_grows_with_the_fleet() {
+        assert_eq!(patience(0).as_secs(), 60);
+        assert_eq!(patience(1000).as_secs(), 160);
+    }
+}
