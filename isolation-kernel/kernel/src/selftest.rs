@@ -32,9 +32,10 @@ pub(crate) use check;
 
 /// Runs all checks and powers off.
 pub fn run(machine: &mut Machine) -> ! {
-    let checks: [Check; 12] = [
+    let checks: [Check; 13] = [
         ("pages", memory::pages),
         ("mappings", memory::mappings),
+        ("exhaustion", memory::exhaustion),
         ("virtual instructions", exits::instructions),
         ("page faults", exits::page_faults),
         ("exceptions", exits::exceptions),

@@ -76,7 +76,7 @@ impl Frames {
             }
         }
         if self.run.start == self.run.end {
-            self.run = ram::take_low(RUN_PAGES)?;
+            self.run = ram::take_for_guests(RUN_PAGES)?;
         }
         let number = u32::try_from(self.run.start / PAGE).ok().filter(|n| *n != NONE)?;
         self.run.start += PAGE;

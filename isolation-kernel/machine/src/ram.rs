@@ -12,6 +12,11 @@ use talc::source::Source;
 static POOL: Mutex<MemoryMap> = Mutex::new(MemoryMap::new());
 static TOTAL: AtomicU64 = AtomicU64::new(0);
 static REMAINING: AtomicU64 = AtomicU64::new(0);
+static HEAP_PAGES: AtomicU64 = AtomicU64::new(0);
+
+/// The part of memory that is kept for the kernel's heap (one page of so many): guests that take every page they
+/// can get must not leave the kernel without. The heap may take more while there is more.
+const HEAP_PART: u64 = 32;
 
 /// The kernel's heap takes memory in runs of at least this many pages (1 MiB).
 const HEAP_STEP_PAGES: u64 = 256;
@@ -29,9 +34,10 @@ pub fn total_pages() -> u64 {
     TOTAL.load(Ordering::Relaxed)
 }
 
-/// Pages nobody has taken yet.
+/// Pages that guests may still have: those nobody has taken, without what is kept for the heap.
 pub fn remaining_pages() -> u64 {
-    REMAINING.load(Ordering::Relaxed)
+    let kept = (total_pages() / HEAP_PART).saturating_sub(HEAP_PAGES.load(Ordering::Relaxed));
+    REMAINING.load(Ordering::Relaxed).saturating_sub(kept)
 }
 
 fn note(range: Option<Range>) -> Option<Range> {
@@ -39,6 +45,14 @@ fn note(range: Option<Range>) -> Option<Range> {
         REMAINING.fetch_sub(range.pages(), Ordering::Relaxed);
     }
     range
+}
+
+/// Takes up to so many contiguous pages for guests. They hold anything.
+pub fn take_for_guests(pages: u64) -> Option<Range> {
+    match remaining_pages().min(pages) {
+        0 => None,
+        pages => take_low(pages),
+    }
 }
 
 /// Takes up to so many contiguous pages from the bottom of memory. They hold anything.
@@ -62,6 +76,7 @@ unsafe impl Source for Growth {
         let wanted = layout.size().checked_add(layout.align()).and_then(|n| n.checked_add(PAGE as usize)).ok_or(())?;
         let pages = (wanted as u64).div_ceil(PAGE).max(HEAP_STEP_PAGES);
         let range = take_high(pages).ok_or(())?;
+        HEAP_PAGES.fetch_add(range.pages(), Ordering::Relaxed);
         // SAFETY: the range is in the direct map, and nobody else's from here on.
         unsafe { talc.claim(direct(range.start), (range.end - range.start) as usize) }.map(|_| ()).ok_or(())
     }

@@ -4,7 +4,7 @@ use super::sandbox::{CODE, CONSTANT, DATA, Sandbox, enter, page_at};
 use super::{Outcome, check};
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use hal::{Exit, PAGE_SIZE, Pages, Ppn, Processor, Registers, Rights, Spaces};
+use hal::{Exit, Mpn, PAGE_SIZE, Page, Pages, Ppn, Processor, Registers, Rights, Spaces};
 use log::info;
 use machine::Machine;
 
@@ -38,6 +38,9 @@ pub fn pages(machine: &mut Machine) -> Outcome {
     check!(machine.free_pages() == free, "{} pages free, were {free}", machine.free_pages());
     Ok(())
 }
+
+/// Most pages the test of exhaustion takes: all of a small machine, and no second of a large one's time.
+const MOST_PAGES: u64 = 8 << 10;
 
 /// Says how fast pages are copied and zeroed.
 pub fn measure(machine: &mut Machine) {
@@ -106,5 +109,37 @@ pub fn mappings(machine: &mut Machine) -> Outcome {
         machine.release(page);
     }
     check!(machine.free_pages() == free, "{} pages free, were {free}", machine.free_pages());
+    Ok(())
+}
+
+/// Guests can take every page there is for them; the kernel's heap still works then, and all come back.
+pub fn exhaustion(machine: &mut Machine) -> Outcome {
+    let free = machine.free_pages();
+    // Linked through the pages themselves: the list must not need the heap that is being tested.
+    let mut last: Option<Page> = None;
+    let mut nr_taken = 0;
+    let mut first_words = [0; 4];
+    while nr_taken < MOST_PAGES
+        && let Some(page) = machine.allocate()
+    {
+        let link = last.take().map_or(u32::MAX, |page| page.mpn().0);
+        machine.write(page.mpn(), 0, &link.to_le_bytes());
+        last = Some(page);
+        nr_taken += 1;
+    }
+    check!(machine.free_pages() + nr_taken == free, "{nr_taken} of {free} pages taken, {} left", machine.free_pages());
+    if machine.free_pages() == 0 {
+        check!(machine.create_space().is_err(), "a space without memory for its table");
+    }
+    let mut block = Vec::<u8>::new();
+    check!(block.try_reserve(256 * 1024).is_ok(), "the heap has nothing once guests have all");
+    while let Some(page) = last.take() {
+        machine.read(page.mpn(), 0, &mut first_words);
+        let next = u32::from_le_bytes(first_words);
+        machine.release(page);
+        nr_taken -= 1;
+        last = (next != u32::MAX).then(|| Page::new(Mpn(next)));
+    }
+    check!(nr_taken == 0 && machine.free_pages() == free, "{} pages free, were {free}", machine.free_pages());
     Ok(())
 }
