@@ -1,2 +1,120 @@
-//! To come.
-fn main() {}
+//! The program `loadgen`: arguments in, exit status out.
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use loadgen::cli::{Cli, Command, Format, HttpArgs};
+use loadgen::http::{self, Config, Limit, Mode, Snapshot, Stage};
+use loadgen::progress::Progress;
+use loadgen::report::HttpReport;
+use loadgen::{human, plot};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+const FAILED: u8 = 1;
+const BAD_ARGUMENTS: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&stop)) {
+            eprintln!("warning: cannot catch signal {signal}: {error}");
+        }
+    }
+    match cli.command {
+        Command::Http(args) => run_http(&args, &stop),
+    }
+}
+
+fn complain(status: u8, error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(status)
+}
+
+fn run_http(args: &HttpArgs, stop: &AtomicBool) -> ExitCode {
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(error) => return complain(BAD_ARGUMENTS, error),
+    };
+    // A file that cannot be written is told before the run, not after.
+    for (argument, file) in [("--json", &args.json), ("--svg", &args.svg)] {
+        if let Some(Err(error)) = file.as_ref().map(std::fs::File::create) {
+            let file = file.as_deref().unwrap_or(Path::new(""));
+            return complain(
+                BAD_ARGUMENTS,
+                format!("{argument} {}: {error}; name a file that can be written", file.display()),
+            );
+        }
+    }
+    let mut progress = Progress::new(if args.sweep { "sweep" } else { "load" }, total(&config), args.quiet);
+    let outcome = http::run(&config, &mut |snapshot| show(&mut progress, &config, snapshot), stop);
+    progress.finish();
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error @ http::StartError::TooFewDescriptors { .. }) => return complain(BAD_ARGUMENTS, error),
+        Err(error) => return complain(FAILED, error),
+    };
+    let report = HttpReport::new(&config, &outcome);
+    if let Err(error) = write_out(args, &report) {
+        return complain(FAILED, error);
+    }
+    if report.interrupted {
+        return ExitCode::from(INTERRUPTED);
+    }
+    ExitCode::from(if report.is_clean() { 0 } else { FAILED })
+}
+
+fn write_out(args: &HttpArgs, report: &HttpReport) -> Result<(), String> {
+    let json = serde_json::to_string(report).map_err(|error| error.to_string())?;
+    if let Some(file) = &args.json {
+        std::fs::write(file, &json).map_err(|error| format!("--json {}: {error}", file.display()))?;
+    }
+    if let Some(file) = &args.svg {
+        let svg = plot::of_http(report).to_svg();
+        std::fs::write(file, svg).map_err(|error| format!("--svg {}: {error}", file.display()))?;
+    }
+    let text = match args.format {
+        Format::Human => human::http(report),
+        Format::Json => json + "\n",
+    };
+    // Nobody may be reading; the exit status tells the result all the same.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// What the progress of a run counts to.
+fn total(config: &Config) -> u64 {
+    match (config.mode, config.limit) {
+        (Mode::Sweep { .. }, _) => u64::from(config.targets.count()),
+        (_, Limit::Requests(n)) => n,
+        (_, Limit::Duration(duration)) => u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn show(progress: &mut Progress, config: &Config, snapshot: Snapshot) {
+    let Snapshot { stage, elapsed, ok, failed } = snapshot;
+    let per_s = |n: u64| human::rate(n as f64 / elapsed.as_secs_f64().max(0.001));
+    if stage == Stage::Connecting {
+        let count = config.targets.count();
+        return progress.update(0, || {
+            format!("{} of {} connections, {failed} failed", human::count(ok), human::count(count.into()))
+        });
+    }
+    match (config.mode, config.limit) {
+        (Mode::Sweep { .. }, _) => {
+            let count = human::count(config.targets.count().into());
+            progress.update(ok, || format!("{} of {count} answered", human::count(ok)));
+        }
+        (_, Limit::Requests(_)) => {
+            progress.update(ok + failed, || format!("{} requests/s, {failed} failed", per_s(ok)))
+        }
+        (_, Limit::Duration(_)) => {
+            let done = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            progress.update(done, || format!("{} requests/s, {failed} failed", per_s(ok)));
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Figures as SVG: rows of panels with axes, grid and legend, self-contained, drawn by hand. No fonts, scripts or
+//! files are needed beside it.
+
+use super::scale::{Kind, Scale};
+use std::fmt::Write;
+
+/// Width of a figure in pixels.
+const WIDTH: f64 = 960.0;
+/// Space around everything.
+const MARGIN: f64 = 24.0;
+/// Height of title and subtitle.
+const HEADER: f64 = 64.0;
+/// Height of a row of panels.
+const ROW: f64 = 310.0;
+/// Space between two panels of a row.
+const GAP: f64 = 28.0;
+/// Space within a panel around its plot: title and legend above, ticks and label elsewhere.
+const INSET: Inset = Inset { top: 54.0, right: 14.0, bottom: 52.0, left: 68.0 };
+
+const INK: &str = "#1c2430";
+const FAINT_INK: &str = "#566070";
+const GRID: &str = "#e3e7ec";
+const FONT: &str = "font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif\"";
+
+struct Inset {
+    top: f64,
+    right: f64,
+    bottom: f64,
+    left: f64,
+}
+
+/// A series' colour. All stand out from white by more than 4.5 to 1, and from each other in lightness or hue to
+/// the colour-blind too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    /// The first choice.
+    Blue,
+    /// The second.
+    Orange,
+    /// The third.
+    Green,
+    /// For failures.
+    Red,
+}
+
+impl Colour {
+    const fn hex(self) -> &'static str {
+        match self {
+            Self::Blue => "#1157a8",
+            Self::Orange => "#b4530a",
+            Self::Green => "#127a5b",
+            Self::Red => "#c0182f",
+        }
+    }
+}
+
+/// A line in a panel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// Its colour.
+    pub colour: Colour,
+    /// Whether the area under it is tinted.
+    pub filled: bool,
+    /// Its points.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A plot with two axes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Panel {
+    /// What it shows.
+    pub title: String,
+    /// What the horizontal axis counts, with its unit.
+    pub x_label: String,
+    /// How it counts.
+    pub x_kind: Kind,
+    /// What the vertical axis counts, with its unit.
+    pub y_label: String,
+    /// How it counts.
+    pub y_kind: Kind,
+    /// The lines. A legend is drawn if there are several.
+    pub series: Vec<Series>,
+}
+
+/// A figure: panels in rows that fill the width.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// What it is about.
+    pub title: String,
+    /// How it was measured.
+    pub subtitle: String,
+    /// Rows of panels.
+    pub rows: Vec<Vec<Panel>>,
+}
+
+/// A rectangle.
+#[derive(Clone, Copy)]
+struct Area {
+    x: f64,
+    y: f64,
+    width: f64,
+    height: f64,
+}
+
+impl Figure {
+    /// The figure as an SVG document.
+    #[must_use]
+    pub fn to_svg(&self) -> String {
+        let mut svg = Svg(String::with_capacity(32 * 1024));
+        #[expect(clippy::cast_precision_loss, reason = "few rows")]
+        let height = MARGIN + HEADER + ROW * self.rows.len() as f64 + MARGIN / 2.0;
+        svg.raw(&format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+             height=\"{height}\" role=\"img\" {FONT}>\n"
+        ));
+        svg.raw(&format!("<title>{}</title>\n<desc>{}</desc>\n", escape(&self.title), escape(&self.subtitle)));
+        svg.raw(&format!("<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"));
+        svg.text(MARGIN, MARGIN + 20.0, "start", 20.0, INK, "600", &self.title);
+        svg.text(MARGIN, MARGIN + 42.0, "start", 13.0, FAINT_INK, "400", &self.subtitle);
+        let mut y = MARGIN + HEADER;
+        for row in &self.rows {
+            #[expect(clippy::cast_precision_loss, reason = "few panels")]
+            let n = row.len().max(1) as f64;
+            let width = (WIDTH - 2.0 * MARGIN - GAP * (n - 1.0)) / n;
+            let mut x = MARGIN;
+            for panel in row {
+                panel.draw(&mut svg, Area { x, y, width, height: ROW });
+                x += width + GAP;
+            }
+            y += ROW;
+        }
+        svg.raw("</svg>\n");
+        svg.0
+    }
+}
+
+impl Panel {
+    fn draw(&self, svg: &mut Svg, area: Area) {
+        let plot = Area {
+            x: area.x + INSET.left,
+            y: area.y + INSET.top,
+            width: area.width - INSET.left - INSET.right,
+            height: area.height - INSET.top - INSET.bottom,
+        };
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let x_scale = Scale::over(self.x_kind, points().map(|&(x, _)| x));
+        let y_scale = Scale::over(self.y_kind, points().map(|&(_, y)| y));
+        svg.text(area.x, area.y + 16.0, "start", 15.0, INK, "600", &self.title);
+        self.draw_axes(svg, area, plot, &x_scale, &y_scale);
+        for series in &self.series {
+            series.draw(svg, plot, &x_scale, &y_scale);
+        }
+        if self.series.len() > 1 {
+            self.draw_legend(svg, area);
+        }
+    }
+
+    fn draw_axes(&self, svg: &mut Svg, area: Area, plot: Area, x_scale: &Scale, y_scale: &Scale) {
+        let bottom = plot.y + plot.height;
+        for tick in y_scale.ticks() {
+            let y = bottom - tick.at * plot.height;
+            svg.line(plot.x, y, plot.x + plot.width, y, GRID);
+            svg.text(plot.x - 8.0, y + 4.0, "end", 12.0, FAINT_INK, "400", &tick.label);
+        }
+        for tick in x_scale.ticks() {
+            let x = plot.x + tick.at * plot.width;
+            svg.line(x, bottom, x, bottom + 5.0, FAINT_INK);
+            svg.text(x, bottom + 19.0, "middle", 12.0, FAINT_INK, "400", &tick.label);
+        }
+        svg.line(plot.x, bottom, plot.x + plot.width, bottom, FAINT_INK);
+        let middle = plot.x + plot.width / 2.0;
+        svg.text(middle, bottom + 38.0, "middle", 12.0, INK, "400", &self.x_label);
+        svg.text(area.x, area.y + 36.0, "start", 12.0, INK, "400", &self.y_label);
+    }
+
+    /// Names and colours of the lines, right-aligned beside the title.
+    fn draw_legend(&self, svg: &mut Svg, area: Area) {
+        let mut x = area.x + area.width - INSET.right;
+        for series in self.series.iter().rev() {
+            svg.text(x, area.y + 36.0, "end", 12.0, INK, "400", &series.name);
+            // Without a font's measures: about 6.4 pixels a letter.
+            #[expect(clippy::cast_precision_loss, reason = "short names")]
+            let width = series.name.chars().count() as f64 * 6.4;
+            x -= width + 8.0;
+            svg.raw(&format!(
+                "<line x1=\"{:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\" stroke=\"{}\" stroke-width=\"3\"/>\n",
+                x - 18.0,
+                x,
+                series.colour.hex(),
+                y = area.y + 32.0,
+            ));
+            x -= 18.0 + 16.0;
+        }
+    }
+}
+
+impl Series {
+    fn draw(&self, svg: &mut Svg, plot: Area, x_scale: &Scale, y_scale: &Scale) {
+        let bottom = plot.y + plot.height;
+        let mut path = String::with_capacity(self.points.len() * 12);
+        let mut ends = None;
+        for (i, &(x, y)) in self.points.iter().enumerate() {
+            let (x, y) = (plot.x + x_scale.place(x) * plot.width, bottom - y_scale.place(y) * plot.height);
+            let _ = write!(path, "{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' });
+            ends = Some((ends.map_or(x, |(first, _)| first), x));
+        }
+        let Some((first, last)) = ends else { return };
+        let hex = self.colour.hex();
+        if self.filled {
+            svg.raw(&format!(
+                "<path d=\"{path}L{last:.1} {bottom:.1}L{first:.1} {bottom:.1}Z\" fill=\"{hex}\" fill-opacity=\"0.12\"/>\n"
+            ));
+        }
+        svg.raw(&format!(
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{hex}\" stroke-width=\"2\" stroke-linejoin=\"round\"/>\n"
+        ));
+    }
+}
+
+/// A document under construction.
+struct Svg(String);
+
+impl Svg {
+    fn raw(&mut self, markup: &str) {
+        self.0.push_str(markup);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one attribute each")]
+    fn text(&mut self, x: f64, y: f64, anchor: &str, size: f64, fill: &str, weight: &str, text: &str) {
+        let _ = writeln!(
+            self.0,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" font-weight=\"{weight}\" \
+             fill=\"{fill}\">{}</text>",
+            escape(text)
+        );
+    }
+
+    fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, stroke: &str) {
+        let _ = writeln!(
+            self.0,
+            "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{stroke}\" stroke-width=\"1\"/>"
+        );
+    }
+}
+
+/// Text as it may stand in a document. Control characters, which may not, go.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
