@@ -45,13 +45,12 @@ extern crate alloc;
 pub(crate) const PAGE: u64 = 4096;
 
 // Pure: built and tested on the host too.
+mod alarm;
 mod bytes;
 mod entry_bits;
 mod memory_map;
 mod scale;
 
-#[cfg(target_os = "none")]
-mod alarm;
 #[cfg(target_os = "none")]
 mod apic;
 #[cfg(target_os = "none")]

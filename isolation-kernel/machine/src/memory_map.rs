@@ -141,6 +141,7 @@ impl Default for MemoryMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::vec::Vec;
 
     const M: u64 = 1 << 20;
@@ -186,6 +187,51 @@ mod tests {
         assert_eq!(list(&m), [(M + 4096, 7 * M)]);
         assert!(m.remove(0, 100 * M));
         assert_eq!(m.pages(), 0);
+    }
+
+    proptest! {
+        /// Whatever is added, removed and taken: a page is in the map exactly if a plain list of pages says so,
+        /// and none is given out twice.
+        #[test]
+        fn the_map_is_the_set_of_its_pages(
+            steps in proptest::collection::vec((0u8..4, 0u64..200, 0u64..60, 0u64..4096), 1..30),
+        ) {
+            let mut map = MemoryMap::new();
+            let mut model = [false; 300];
+            let mut mark = |range: Range, is_there: bool| {
+                for page in range.start / PAGE..range.end / PAGE {
+                    let page = usize::try_from(page).unwrap();
+                    assert!(is_there || model[page], "page {page} was not in the map");
+                    model[page] = is_there;
+                }
+                model.iter().filter(|page| **page).count() as u64
+            };
+            for (what, first, count, odd) in steps {
+                let nr_pages = match what {
+                    0 => {
+                        prop_assert!(map.add(first * PAGE, (first + count) * PAGE + odd));
+                        mark(Range { start: first * PAGE, end: (first + count) * PAGE }, true)
+                    }
+                    1 => {
+                        let end = (first + count) * PAGE + odd;
+                        let before = map.clone();
+                        prop_assert!(map.remove(first * PAGE + odd, end));
+                        let end = end.next_multiple_of(PAGE);
+                        let mut left = before.pages();
+                        for range in before.ranges() {
+                            let cut = Range { start: range.start.max(first * PAGE), end: range.end.min(end) };
+                            if cut.start < cut.end {
+                                left = mark(cut, false);
+                            }
+                        }
+                        left
+                    }
+                    2 => map.take_low(count + 1).map_or(0, |range| mark(range, false)),
+                    _ => map.take_high(count + 1).map_or(map.pages(), |range| mark(range, false)),
+                };
+                prop_assert_eq!(map.pages(), nr_pages);
+            }
+        }
     }
 
     #[test]

@@ -43,7 +43,9 @@ impl Machine {
     fn see_to(&mut self, vector: u64) {
         if vector == u64::from(TIMER_VECTOR) {
             self.apic.end_interrupt();
-            self.alarm.rang(self.now(), &self.apic);
+            if let Some(counts) = self.alarm.rang(self.now()) {
+                self.apic.start_timer(counts);
+            }
         } else if vector == u64::from(DEVICE_VECTOR) {
             if let Some(net) = &mut self.net {
                 net.acknowledge();
@@ -113,7 +115,9 @@ impl Processor for Machine {
     fn set_alarm(&mut self, at: Nanos) {
         let clock = self.clock;
         let now = || Nanos(to_ns(time::counter().wrapping_sub(clock.base), clock.scale));
-        self.alarm.set(at, now, &self.apic);
+        if let Some(counts) = self.alarm.set(at, now) {
+            self.apic.start_timer(counts);
+        }
     }
 
     fn halt(&mut self) {
