@@ -1,0 +1,78 @@
+//! The supervisor gate, typed: operations are awaited, events come as a stream.
+//!
+//! Only a VM with the privilege bit has the gate; on the host it is refused.
+
+#[cfg(any(firn_guest, test))]
+mod tickets;
+
+#[cfg(firn_guest)]
+mod guest;
+#[cfg(firn_guest)]
+pub use guest::{call, next_event};
+#[cfg(not(firn_guest))]
+mod host;
+#[cfg(not(firn_guest))]
+pub use host::{call, next_event};
+
+use alloc::vec::Vec;
+use core::fmt;
+pub use virtual_isa::gate::{Event, GateError, MachineStatus, Operation, VmState, VmStatus};
+
+/// How an operation ended well: [`virtual_isa::gate::Answer`] with bytes of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done, nothing to tell.
+    Done,
+    /// To `LoadImage`: names the image in `Create`.
+    Image(u32),
+    /// To `Entry`.
+    Entry {
+        /// [`virtual_isa::bundle::EntryKind`], as a number.
+        kind: u32,
+        /// Its length.
+        bytes: u32,
+    },
+    /// To `ReadEntry`.
+    Bytes(Vec<u8>),
+    /// To `Inspect`.
+    Vm(VmStatus),
+    /// To `Machine`.
+    Machine(MachineStatus),
+}
+
+impl From<virtual_isa::gate::Answer<'_>> for Answer {
+    fn from(answer: virtual_isa::gate::Answer<'_>) -> Self {
+        use virtual_isa::gate::Answer as Wire;
+        match answer {
+            Wire::Done => Self::Done,
+            Wire::Image { image } => Self::Image(image),
+            Wire::Entry { kind, bytes } => Self::Entry { kind, bytes },
+            Wire::Bytes(bytes) => Self::Bytes(bytes.into()),
+            Wire::Vm(status) => Self::Vm(status),
+            Wire::Machine(status) => Self::Machine(status),
+        }
+    }
+}
+
+/// Why an operation did not end well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The kernel refused it.
+    Refused(GateError),
+    /// This program has no gate: it is not VM 0, or not a VM at all.
+    NotPermitted,
+    /// The operation is too long for a request.
+    TooLong,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(e) => e.fmt(f),
+            Self::NotPermitted => f.write_str("only the supervisor VM has the gate"),
+            Self::TooLong => f.write_str("the request is too long"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

@@ -1,0 +1,202 @@
+//! The Ethernet rings as a device of the TCP/IP stack. It carries IP packets: the Ethernet header of every frame is
+//! the same, for the switch forwards by IP address, so that a VM needs no ARP and knows no neighbours.
+//!
+//! Packets are read from, and written to, the rings in place.
+
+use crate::rings::{Consumer, Control, Producer};
+use smoltcp::phy::{self, DeviceCapabilities, Medium};
+use smoltcp::time::Instant;
+use virtual_isa::control;
+use virtual_isa::network::ETHERNET_HEADER_BYTES;
+
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+
+/// Where the rings are, and the way to have the transmit ring emptied.
+pub(crate) trait FrameMemory {
+    /// The memory.
+    fn parts(&mut self) -> Parts<'_>;
+
+    /// Has the kernel take what is in the transmit ring.
+    fn notify_transmit(&mut self);
+}
+
+/// The memory of the two rings.
+pub(crate) struct Parts<'a> {
+    pub control: &'a Control,
+    pub transmit: &'a mut [u8],
+    pub receive: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn split(self) -> (Consumer<'a>, Producer<'a>) {
+        let consumer = Consumer {
+            control: self.control,
+            head_at: control::RECEIVE_HEAD,
+            tail_at: control::RECEIVE_TAIL,
+            bytes: self.receive,
+        };
+        let producer = Producer {
+            control: self.control,
+            head_at: control::TRANSMIT_HEAD,
+            tail_at: control::TRANSMIT_TAIL,
+            bytes: self.transmit,
+        };
+        (consumer, producer)
+    }
+}
+
+/// Addresses of this VM and of its next hop, and the size of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    pub mac: [u8; 6],
+    pub gateway_mac: [u8; 6],
+    pub mtu: usize,
+}
+
+/// The rings as a device.
+pub(crate) struct RingDevice<M> {
+    memory: M,
+    header: [u8; ETHERNET_HEADER_BYTES],
+    mtu: usize,
+    /// Something could not be sent because the transmit ring is full and the kernel takes nothing.
+    is_blocked: bool,
+    /// Frames that were not IPv4.
+    pub nr_foreign: u64,
+}
+
+impl<M: FrameMemory> RingDevice<M> {
+    pub fn new(memory: M, link: Link) -> Self {
+        let mut header = [0; ETHERNET_HEADER_BYTES];
+        header[..6].copy_from_slice(&link.gateway_mac);
+        header[6..12].copy_from_slice(&link.mac);
+        header[12..].copy_from_slice(&ETHERTYPE_IPV4);
+        Self { memory, header, mtu: link.mtu, is_blocked: false, nr_foreign: 0 }
+    }
+
+    #[cfg(test)]
+    pub fn memory(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
+    /// The next packet, left where it is. Frames that are not IPv4 are dropped on the way to it.
+    pub fn peek(&mut self) -> Option<&[u8]> {
+        let (consumer, _) = self.memory.parts().split();
+        loop {
+            let (frame, next_tail) = consumer.peek()?;
+            match packet_of(frame) {
+                Some(packet) => return Some(packet),
+                None => {
+                    self.nr_foreign += 1;
+                    consumer.take(next_tail);
+                }
+            }
+        }
+    }
+
+    /// Drops the next packet.
+    pub fn drop_next(&mut self) {
+        let (consumer, _) = self.memory.parts().split();
+        if let Some((_, next_tail)) = consumer.peek() {
+            consumer.take(next_tail);
+        }
+    }
+
+    /// Whether a packet of any size can be sent now. The kernel is asked to take what is there if not.
+    pub fn has_room(&mut self) -> bool {
+        let largest = ETHERNET_HEADER_BYTES + self.mtu;
+        let has_room = |memory: &mut M| memory.parts().split().1.has_room(largest);
+        if !has_room(&mut self.memory) {
+            self.memory.notify_transmit();
+            if !has_room(&mut self.memory) {
+                self.is_blocked = true;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether something waits for room in the transmit ring. Forgets it.
+    pub fn take_blocked(&mut self) -> bool {
+        core::mem::take(&mut self.is_blocked)
+    }
+}
+
+/// The IPv4 packet in a frame.
+fn packet_of(frame: &[u8]) -> Option<&[u8]> {
+    let (header, packet) = frame.split_at_checked(ETHERNET_HEADER_BYTES)?;
+    header.ends_with(&ETHERTYPE_IPV4).then_some(packet)
+}
+
+/// A packet in the receive ring.
+pub(crate) struct RxToken<'a> {
+    packet: &'a [u8],
+    consumer: Consumer<'a>,
+    next_tail: u32,
+}
+
+impl phy::RxToken for RxToken<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        let result = f(self.packet);
+        self.consumer.take(self.next_tail);
+        result
+    }
+}
+
+/// Room in the transmit ring.
+pub(crate) struct TxToken<'a> {
+    producer: Producer<'a>,
+    header: &'a [u8; ETHERNET_HEADER_BYTES],
+}
+
+impl phy::TxToken for TxToken<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(mut self, length: usize, f: F) -> R {
+        let written = self.producer.write(ETHERNET_HEADER_BYTES + length, |frame| {
+            let (header, packet) = frame.split_at_mut(ETHERNET_HEADER_BYTES);
+            header.copy_from_slice(self.header);
+            f(packet)
+        });
+        match written {
+            Ok(result) => result,
+            // Room for a whole packet was there when the token was made, and nobody else writes. A longer packet
+            // than the MTU is lost.
+            Err(write) => write(&mut alloc::vec![0; ETHERNET_HEADER_BYTES + length]),
+        }
+    }
+}
+
+impl<M: FrameMemory> phy::Device for RingDevice<M> {
+    type RxToken<'a>
+        = RxToken<'a>
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = TxToken<'a>
+    where
+        Self: 'a;
+
+    fn receive(&mut self, _now: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
+        self.peek()?;
+        if !self.has_room() {
+            return None;
+        }
+        let (consumer, producer) = self.memory.parts().split();
+        let (frame, next_tail) = consumer.peek()?;
+        let packet = packet_of(frame)?;
+        Some((RxToken { packet, consumer, next_tail }, TxToken { producer, header: &self.header }))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<TxToken<'_>> {
+        if !self.has_room() {
+            return None;
+        }
+        let (_, producer) = self.memory.parts().split();
+        Some(TxToken { producer, header: &self.header })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = self.mtu;
+        capabilities
+    }
+}

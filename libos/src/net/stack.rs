@@ -1,0 +1,711 @@
+//! The TCP/IP stack of a VM: smoltcp's sockets, with what smoltcp leaves to its user: backlogs, closing in the
+//! background, and a bound on everything.
+//!
+//! Nothing is allocated before it is needed: a listener is a port number, a connection gets its buffers when its
+//! SYN arrives and gives them back when it is over. The time is an argument.
+
+use super::backlog::Listener;
+use super::device::{FrameMemory, Link, RingDevice};
+use super::time_wait::{Segment, TimeWait, Verdict};
+use super::{Error, ListenOptions, SocketAddrV4};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::task::{Poll, Waker};
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, TxToken};
+use smoltcp::socket::{tcp, udp};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{
+    HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv4Repr,
+    TcpControl, TcpPacket, TcpRepr,
+};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A connection that was begun and not completed by then is forgotten.
+const HALF_OPEN_NS: u64 = 5 * SECOND_NS;
+
+/// A `connect` without an answer by then has failed.
+const CONNECT_NS: u64 = 20 * SECOND_NS;
+
+/// A closed connection whose peer has acknowledged everything may go on sending that long.
+const FIN_WAIT_NS: u64 = 10 * SECOND_NS;
+
+/// A closed connection is over by then, whatever its peer does.
+const LINGER_NS: u64 = 120 * SECOND_NS;
+
+/// A peer that acknowledges nothing for that long is given up.
+const PEER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Packets taken in one go, before answers go out.
+const INGRESS_BATCH: usize = 64;
+
+/// First port of those that are chosen for who does not care.
+const FIRST_EPHEMERAL: u16 = 49_152;
+
+/// Datagrams that wait in a UDP socket, each way.
+const UDP_PACKETS: usize = 8;
+
+/// Bytes of datagrams that wait in a UDP socket, each way.
+const UDP_BYTES: usize = 4096;
+
+/// What a stack is built with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub link: Link,
+    pub ipv4: [u8; 4],
+    pub prefix_bits: u8,
+    /// From entropy: sequence numbers and ports are drawn from it.
+    pub seed: u64,
+    /// Most bytes in the buffers of all sockets together.
+    pub max_buffer_bytes: usize,
+}
+
+/// What happened to a stack's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that came in and were completed.
+    pub accepted: u64,
+    /// SYNs dropped because the listener's backlog was full.
+    pub backlog_full: u64,
+    /// SYNs dropped because there was no memory for another connection.
+    pub memory_full: u64,
+    /// Connections that were begun and never completed.
+    pub half_open_expired: u64,
+    /// Closed connections that were forgotten early.
+    pub time_wait_dropped: u64,
+    /// Closed connections that were reset because their peer did not end them.
+    pub linger_expired: u64,
+}
+
+/// Whose a TCP socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// A listener's, half-open.
+    HalfOpen(usize),
+    /// A listener's, to be accepted.
+    Waiting(usize),
+    /// The program's, still connecting.
+    Connecting,
+    /// The program's.
+    Program,
+    /// Nobody's: the program is done with it, its peer is not.
+    Lingering,
+}
+
+struct Connection {
+    handle: SocketHandle,
+    owner: Owner,
+    deadline_ns: u64,
+    buffer_bytes: usize,
+}
+
+/// What is to be done with the packet at hand.
+enum Screened {
+    None,
+    Pass,
+    Drop,
+    Begin(usize),
+    Acknowledge(Segment),
+}
+
+/// A VM's TCP/IP stack.
+pub(crate) struct Stack<M> {
+    device: RingDevice<M>,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    connections: Vec<Connection>,
+    nr_udp: usize,
+    listeners: Vec<Option<Listener>>,
+    time_wait: TimeWait,
+    address: Ipv4Addr,
+    next_port: u16,
+    buffer_bytes: usize,
+    max_buffer_bytes: usize,
+    /// Something was not sent for want of room: only the transmit ring's interrupt helps.
+    is_blocked: bool,
+    pub counters: Counters,
+}
+
+/// smoltcp counts microseconds.
+fn micros(now_ns: u64) -> Instant {
+    Instant::from_micros(i64::try_from(now_ns / 1000).unwrap_or(i64::MAX))
+}
+
+/// The IPv4 address in one of smoltcp's.
+fn address_of(endpoint: IpEndpoint) -> SocketAddrV4 {
+    let IpAddress::Ipv4(address) = endpoint.addr;
+    SocketAddrV4::new(address, endpoint.port)
+}
+
+impl<M: FrameMemory> Stack<M> {
+    pub fn new(memory: M, settings: &Settings, now_ns: u64) -> Self {
+        let mut device = RingDevice::new(memory, settings.link);
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = settings.seed;
+        let mut interface = Interface::new(config, &mut device, micros(now_ns));
+        let address = Ipv4Addr::from(settings.ipv4);
+        interface.update_ip_addrs(|addresses| {
+            // There is room for exactly one.
+            let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(address), settings.prefix_bits));
+        });
+        let ephemeral = u64::from(u16::MAX - FIRST_EPHEMERAL);
+        let offset = u16::try_from((settings.seed >> 16) % ephemeral).unwrap_or(0);
+        Self {
+            device,
+            interface,
+            sockets: SocketSet::new(Vec::new()),
+            connections: Vec::new(),
+            nr_udp: 0,
+            listeners: Vec::new(),
+            time_wait: TimeWait::new(),
+            address,
+            next_port: FIRST_EPHEMERAL + offset,
+            buffer_bytes: 0,
+            max_buffer_bytes: settings.max_buffer_bytes,
+            is_blocked: false,
+            counters: Counters::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn memory(&mut self) -> &mut M {
+        self.device.memory()
+    }
+
+    /// Whether only room in the transmit ring can help now.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// Takes what has arrived, sends what can be sent, and moves every connection on.
+    pub fn poll(&mut self, now_ns: u64) {
+        let now = micros(now_ns);
+        loop {
+            self.device.take_blocked();
+            let has_more = self.take_packets(now, now_ns);
+            while self.interface.poll_egress(now, &mut self.device, &mut self.sockets)
+                == PollResult::SocketStateChanged
+            {}
+            // Resets of what this gives up go out at once.
+            if self.sweep(now_ns) {
+                self.interface.poll_egress(now, &mut self.device, &mut self.sockets);
+            }
+            self.is_blocked = self.device.take_blocked();
+            if !has_more || self.is_blocked {
+                return;
+            }
+        }
+    }
+
+    /// When to poll next if nothing happens.
+    pub fn poll_at(&mut self, now_ns: u64) -> Option<u64> {
+        let own = self.connections.iter().map(|c| c.deadline_ns).min().filter(|&at| at != u64::MAX);
+        let stack = match self.is_blocked {
+            true => None,
+            false => self.interface.poll_at(micros(now_ns), &self.sockets),
+        };
+        let stack = stack.map(|at| u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000));
+        let first = own.into_iter().chain(stack).min()?;
+        // All that can be done now was done: "at once" can only mean soon.
+        Some(first.max(now_ns + SECOND_NS / 1000))
+    }
+
+    /// Takes a batch of packets. Returns whether there may be more.
+    fn take_packets(&mut self, now: Instant, now_ns: u64) -> bool {
+        for _ in 0..INGRESS_BATCH {
+            match self.screen(now_ns) {
+                Screened::None => return false,
+                Screened::Drop => self.device.drop_next(),
+                Screened::Acknowledge(segment) => {
+                    self.acknowledge(&segment, now);
+                    self.device.drop_next();
+                }
+                // An answer may be due.
+                _ if !self.device.has_room() => return false,
+                Screened::Pass => {
+                    self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets);
+                }
+                Screened::Begin(listener) => self.begin(listener, now, now_ns),
+            }
+        }
+        true
+    }
+
+    /// Looks at the next packet before smoltcp does.
+    fn screen(&mut self, now_ns: u64) -> Screened {
+        let Some(packet) = self.device.peek() else { return Screened::None };
+        let Some(segment) = Segment::parse(packet) else { return Screened::Pass };
+        match self.time_wait.judge(&segment, now_ns) {
+            Verdict::Drop => return Screened::Drop,
+            Verdict::Acknowledge => return Screened::Acknowledge(segment),
+            Verdict::Unknown => {}
+        }
+        if !segment.opens() || segment.to.0 != self.address || self.find_connection(&segment).is_some() {
+            return Screened::Pass;
+        }
+        let port = segment.to.1;
+        let Some(index) = self.listeners.iter().position(|l| l.as_ref().is_some_and(|l| l.port == port)) else {
+            // Answered with a reset.
+            return Screened::Pass;
+        };
+        let Some(listener) = &self.listeners[index] else { return Screened::Pass };
+        if !listener.has_room() {
+            self.counters.backlog_full += 1;
+            return Screened::Drop;
+        }
+        if self.buffer_bytes + listener.options.receive_bytes + listener.options.transmit_bytes > self.max_buffer_bytes
+        {
+            self.counters.memory_full += 1;
+            return Screened::Drop;
+        }
+        Screened::Begin(index)
+    }
+
+    fn find_connection(&self, segment: &Segment) -> Option<&Connection> {
+        let remote = IpEndpoint::new(IpAddress::Ipv4(segment.from.0), segment.from.1);
+        self.connections.iter().find(|connection| {
+            let socket = self.sockets.get::<tcp::Socket<'_>>(connection.handle);
+            socket.remote_endpoint() == Some(remote)
+                && socket.local_endpoint().is_some_and(|local| local.port == segment.to.1)
+        })
+    }
+
+    /// Makes a socket for a connection that is asked for, and lets it have its SYN.
+    fn begin(&mut self, index: usize, now: Instant, now_ns: u64) {
+        let Some(Some(listener)) = self.listeners.get_mut(index) else { return self.device.drop_next() };
+        let (port, options) = (listener.port, listener.options);
+        let mut socket = new_socket(options.receive_bytes, options.transmit_bytes);
+        let endpoint = IpListenEndpoint { addr: Some(IpAddress::Ipv4(self.address)), port };
+        if socket.listen(endpoint).is_err() {
+            return self.device.drop_next();
+        }
+        listener.begin();
+        let handle = self.add(socket, Owner::HalfOpen(index), now_ns + HALF_OPEN_NS);
+        self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets);
+        if self.sockets.get::<tcp::Socket<'_>>(handle).is_listening() {
+            // The packet was no good after all (a checksum): nothing listens on after it.
+            if let Some(Some(listener)) = self.listeners.get_mut(index) {
+                listener.abandon();
+            }
+            self.remove(handle);
+        }
+    }
+
+    /// Acknowledges a repeated FIN of a connection that is over.
+    fn acknowledge(&mut self, segment: &Segment, now: Instant) {
+        let tcp = TcpRepr {
+            src_port: segment.to.1,
+            dst_port: segment.from.1,
+            control: TcpControl::None,
+            seq_number: segment.acknowledged,
+            ack_number: Some(segment.sequence + segment.length),
+            window_len: 0,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
+        };
+        let ip = Ipv4Repr {
+            src_addr: segment.to.0,
+            dst_addr: segment.from.0,
+            next_header: IpProtocol::Tcp,
+            payload_len: tcp.buffer_len(),
+            hop_limit: 64,
+        };
+        let checksums = self.device.capabilities().checksum;
+        let Some(token) = self.device.transmit(now) else { return };
+        token.consume(ip.buffer_len() + tcp.buffer_len(), |bytes| {
+            let mut packet = Ipv4Packet::new_unchecked(bytes);
+            ip.emit(&mut packet, &checksums);
+            let (from, to) = (IpAddress::Ipv4(ip.src_addr), IpAddress::Ipv4(ip.dst_addr));
+            tcp.emit(&mut TcpPacket::new_unchecked(packet.payload_mut()), &from, &to, &checksums);
+        });
+    }
+
+    fn add(&mut self, socket: tcp::Socket<'static>, owner: Owner, deadline_ns: u64) -> SocketHandle {
+        let buffer_bytes = socket.recv_capacity() + socket.send_capacity();
+        self.buffer_bytes += buffer_bytes;
+        let handle = self.sockets.add(socket);
+        self.connections.push(Connection { handle, owner, deadline_ns, buffer_bytes });
+        handle
+    }
+
+    fn remove(&mut self, handle: SocketHandle) {
+        if let Some(index) = self.connections.iter().position(|c| c.handle == handle) {
+            let connection = self.connections.swap_remove(index);
+            self.buffer_bytes -= connection.buffer_bytes;
+            self.sockets.remove(handle);
+        }
+        self.shrink();
+    }
+
+    /// Gives the tables back that a burst of connections has left, once it is over.
+    fn shrink(&mut self) {
+        if self.connections.is_empty() && self.nr_udp == 0 && self.connections.capacity() > 8 {
+            self.connections = Vec::new();
+            self.sockets = SocketSet::new(Vec::new());
+        }
+    }
+
+    /// Moves every connection on whose state asks for it. Returns whether one was given up.
+    fn sweep(&mut self, now_ns: u64) -> bool {
+        let mut has_given_up = false;
+        let mut index = 0;
+        while let Some(connection) = self.connections.get(index) {
+            let handle = connection.handle;
+            match self.step(index, now_ns) {
+                Step::Keep => index += 1,
+                Step::GiveUp => {
+                    has_given_up = true;
+                    index += 1;
+                }
+                // The last one takes its place.
+                Step::Remove => self.remove(handle),
+            }
+        }
+        has_given_up
+    }
+
+    fn step(&mut self, index: usize, now_ns: u64) -> Step {
+        let connection = &mut self.connections[index];
+        let handle = connection.handle;
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        let is_gone = socket.state() == tcp::State::Closed && socket.remote_endpoint().is_none();
+        let is_late = now_ns >= connection.deadline_ns;
+        match connection.owner {
+            Owner::HalfOpen(listener) => {
+                let Some(Some(listener_of)) = self.listeners.get_mut(listener) else { return Step::Remove };
+                match socket.state() {
+                    tcp::State::SynReceived if !is_late => Step::Keep,
+                    tcp::State::SynReceived | tcp::State::Closed | tcp::State::Listen => {
+                        self.counters.half_open_expired += u64::from(!is_gone);
+                        listener_of.abandon();
+                        Step::Remove
+                    }
+                    _ => {
+                        connection.owner = Owner::Waiting(listener);
+                        connection.deadline_ns = u64::MAX;
+                        listener_of.complete(handle);
+                        self.counters.accepted += 1;
+                        Step::Keep
+                    }
+                }
+            }
+            Owner::Waiting(listener) if is_gone => {
+                if let Some(Some(listener)) = self.listeners.get_mut(listener) {
+                    listener.lose(handle);
+                }
+                Step::Remove
+            }
+            Owner::Waiting(_) => Step::Keep,
+            Owner::Connecting if is_late && socket.state() == tcp::State::SynSent => {
+                socket.abort();
+                Step::GiveUp
+            }
+            Owner::Connecting | Owner::Program => {
+                if socket.send_queue() == 0 && socket.state() == tcp::State::Established {
+                    // An idle connection may be silent for ever.
+                    socket.set_timeout(None);
+                }
+                Step::Keep
+            }
+            Owner::Lingering if is_gone => Step::Remove,
+            Owner::Lingering => self.step_lingering(index, now_ns),
+        }
+    }
+
+    fn step_lingering(&mut self, index: usize, now_ns: u64) -> Step {
+        let connection = &mut self.connections[index];
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(connection.handle);
+        // Nobody reads it; the end of the stream comes behind it.
+        while socket.can_recv() && socket.recv(|bytes| (bytes.len(), bytes.len())).is_ok_and(|n| n > 0) {}
+        match socket.state() {
+            tcp::State::TimeWait => {
+                let ends = socket.remote_endpoint().zip(socket.local_endpoint());
+                if let Some((remote, local)) = ends {
+                    let IpAddress::Ipv4(peer) = remote.addr;
+                    let is_early = self.time_wait.remember((peer, remote.port), local.port, now_ns);
+                    self.counters.time_wait_dropped += u64::from(is_early);
+                }
+                Step::Remove
+            }
+            tcp::State::FinWait2 if connection.deadline_ns > now_ns.saturating_add(FIN_WAIT_NS) => {
+                connection.deadline_ns = now_ns + FIN_WAIT_NS;
+                Step::Keep
+            }
+            _ if now_ns >= connection.deadline_ns => {
+                socket.abort();
+                connection.deadline_ns = u64::MAX;
+                self.counters.linger_expired += 1;
+                Step::GiveUp
+            }
+            _ => Step::Keep,
+        }
+    }
+
+    // What the program does.
+
+    fn is_port_free(&self, port: u16) -> bool {
+        let is_listened_on = self.listeners.iter().flatten().any(|l| l.port == port);
+        let is_connected = self.connections.iter().any(|c| {
+            let socket = self.sockets.get::<tcp::Socket<'_>>(c.handle);
+            socket.local_endpoint().is_some_and(|local| local.port == port)
+        });
+        !is_listened_on && !is_connected
+    }
+
+    fn choose_port(&mut self) -> Result<u16, Error> {
+        for _ in FIRST_EPHEMERAL..=u16::MAX {
+            let port = self.next_port;
+            self.next_port = port.checked_add(1).unwrap_or(FIRST_EPHEMERAL);
+            if self.is_port_free(port) {
+                return Ok(port);
+            }
+        }
+        Err(Error::AddressInUse)
+    }
+
+    fn check_own(&self, address: SocketAddrV4) -> Result<(), Error> {
+        if address.ip().is_unspecified() || *address.ip() == self.address { Ok(()) } else { Err(Error::BadAddress) }
+    }
+
+    /// Listens on a port. Returns the listener's number.
+    pub fn listen(&mut self, address: SocketAddrV4, options: ListenOptions) -> Result<usize, Error> {
+        self.check_own(address)?;
+        let port = if address.port() == 0 { self.choose_port()? } else { address.port() };
+        if self.listeners.iter().flatten().any(|l| l.port == port) {
+            return Err(Error::AddressInUse);
+        }
+        let listener = Some(Listener::new(port, options));
+        if let Some(index) = self.listeners.iter().position(Option::is_none) {
+            self.listeners[index] = listener;
+            return Ok(index);
+        }
+        self.listeners.push(listener);
+        Ok(self.listeners.len() - 1)
+    }
+
+    pub fn listener_address(&self, index: usize) -> Option<SocketAddrV4> {
+        let listener = self.listeners.get(index)?.as_ref()?;
+        Some(SocketAddrV4::new(self.address, listener.port))
+    }
+
+    /// Ends listening. Connections that were not accepted are reset.
+    pub fn close_listener(&mut self, index: usize, now_ns: u64) {
+        self.listeners[index] = None;
+        for connection in &mut self.connections {
+            if connection.owner == Owner::HalfOpen(index) || connection.owner == Owner::Waiting(index) {
+                self.sockets.get_mut::<tcp::Socket<'_>>(connection.handle).abort();
+                connection.owner = Owner::Lingering;
+                connection.deadline_ns = now_ns + LINGER_NS;
+            }
+        }
+    }
+
+    /// The next connection of a listener.
+    pub fn poll_accept(&mut self, index: usize, waker: &Waker) -> Poll<(SocketHandle, SocketAddrV4)> {
+        while let Some(handle) = self.listeners[index].as_mut().and_then(|listener| listener.accept(waker)) {
+            let Some(connection) = self.connections.iter_mut().find(|c| c.handle == handle) else { continue };
+            connection.owner = Owner::Program;
+            let socket = self.sockets.get::<tcp::Socket<'_>>(handle);
+            if let Some(remote) = socket.remote_endpoint() {
+                return Poll::Ready((handle, address_of(remote)));
+            }
+            connection.owner = Owner::Lingering;
+        }
+        Poll::Pending
+    }
+
+    /// Begins to connect.
+    pub fn connect(&mut self, to: SocketAddrV4, sizes: ListenOptions, now_ns: u64) -> Result<SocketHandle, Error> {
+        if self.buffer_bytes + sizes.receive_bytes + sizes.transmit_bytes > self.max_buffer_bytes {
+            return Err(Error::NoMemory);
+        }
+        let port = self.choose_port()?;
+        let mut socket = new_socket(sizes.receive_bytes, sizes.transmit_bytes);
+        let remote = IpEndpoint::new(IpAddress::Ipv4(*to.ip()), to.port());
+        let local = IpListenEndpoint { addr: Some(IpAddress::Ipv4(self.address)), port };
+        socket.connect(self.interface.context(), remote, local).map_err(|_| Error::BadAddress)?;
+        Ok(self.add(socket, Owner::Connecting, now_ns + CONNECT_NS))
+    }
+
+    /// Whether a connection is open by now.
+    pub fn poll_connected(&mut self, handle: SocketHandle, waker: &Waker, now_ns: u64) -> Poll<Result<(), Error>> {
+        let Some(connection) = self.connections.iter_mut().find(|c| c.handle == handle) else {
+            return Poll::Ready(Err(Error::Closed));
+        };
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        match socket.state() {
+            tcp::State::SynSent | tcp::State::SynReceived => {
+                socket.register_send_waker(waker);
+                Poll::Pending
+            }
+            tcp::State::Closed if now_ns >= connection.deadline_ns => Poll::Ready(Err(Error::TimedOut)),
+            tcp::State::Closed => Poll::Ready(Err(Error::ConnectionRefused)),
+            _ => {
+                connection.owner = Owner::Program;
+                connection.deadline_ns = u64::MAX;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    pub fn poll_read(&mut self, handle: SocketHandle, bytes: &mut [u8], waker: &Waker) -> Poll<Result<usize, Error>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        match socket.recv_slice(bytes) {
+            Ok(0) => {
+                socket.register_recv_waker(waker);
+                Poll::Pending
+            }
+            Ok(n) => Poll::Ready(Ok(n)),
+            Err(tcp::RecvError::Finished) => Poll::Ready(Ok(0)),
+            Err(tcp::RecvError::InvalidState) => Poll::Ready(Err(Error::ConnectionReset)),
+        }
+    }
+
+    pub fn poll_write(&mut self, handle: SocketHandle, bytes: &[u8], waker: &Waker) -> Poll<Result<usize, Error>> {
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        match socket.send_slice(bytes) {
+            Ok(0) if !bytes.is_empty() => {
+                socket.register_send_waker(waker);
+                Poll::Pending
+            }
+            Ok(n) => {
+                socket.set_timeout(Some(PEER_TIMEOUT));
+                Poll::Ready(Ok(n))
+            }
+            Err(tcp::SendError::InvalidState) => Poll::Ready(Err(match socket.state() {
+                tcp::State::Closed => Error::ConnectionReset,
+                _ => Error::Closed,
+            })),
+        }
+    }
+
+    /// Ends the stream to the peer.
+    pub fn close_write(&mut self, handle: SocketHandle) {
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        socket.set_timeout(Some(PEER_TIMEOUT));
+        socket.close();
+    }
+
+    /// The program is done with a connection: it is closed in the background.
+    pub fn release(&mut self, handle: SocketHandle, now_ns: u64) {
+        self.close_write(handle);
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.handle == handle) {
+            connection.owner = Owner::Lingering;
+            connection.deadline_ns = now_ns + LINGER_NS;
+        }
+    }
+
+    pub fn set_nodelay(&mut self, handle: SocketHandle, nodelay: bool) {
+        self.sockets.get_mut::<tcp::Socket<'_>>(handle).set_nagle_enabled(!nodelay);
+    }
+
+    /// Peer's and own address of a connection that is one still.
+    pub fn addresses(&self, handle: SocketHandle) -> Option<(SocketAddrV4, SocketAddrV4)> {
+        let socket = self.sockets.get::<tcp::Socket<'_>>(handle);
+        Some((address_of(socket.remote_endpoint()?), address_of(socket.local_endpoint()?)))
+    }
+
+    /// Takes datagrams to a port.
+    pub fn bind_udp(&mut self, address: SocketAddrV4) -> Result<SocketHandle, Error> {
+        self.check_own(address)?;
+        let is_taken = |stack: &Self, port| {
+            stack.sockets.iter().any(|(_, s)| matches!(s, smoltcp::socket::Socket::Udp(s) if s.endpoint().port == port))
+        };
+        let mut port = address.port();
+        while port == 0 || (address.port() == 0 && is_taken(self, port)) {
+            port = self.choose_port()?;
+        }
+        if is_taken(self, port) {
+            return Err(Error::AddressInUse);
+        }
+        if self.buffer_bytes + 2 * UDP_BYTES > self.max_buffer_bytes {
+            return Err(Error::NoMemory);
+        }
+        let buffer =
+            || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BYTES]);
+        let mut socket = udp::Socket::new(buffer(), buffer());
+        socket.bind(port).map_err(|_| Error::BadAddress)?;
+        self.nr_udp += 1;
+        self.buffer_bytes += 2 * UDP_BYTES;
+        Ok(self.sockets.add(socket))
+    }
+
+    pub fn release_udp(&mut self, handle: SocketHandle) {
+        self.sockets.remove(handle);
+        self.nr_udp -= 1;
+        self.buffer_bytes -= 2 * UDP_BYTES;
+        self.shrink();
+    }
+
+    pub fn udp_address(&self, handle: SocketHandle) -> SocketAddrV4 {
+        SocketAddrV4::new(self.address, self.sockets.get::<udp::Socket<'_>>(handle).endpoint().port)
+    }
+
+    pub fn poll_recv_from(
+        &mut self,
+        handle: SocketHandle,
+        bytes: &mut [u8],
+        waker: &Waker,
+    ) -> Poll<(usize, SocketAddrV4)> {
+        let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
+        match socket.recv() {
+            Ok((datagram, from)) => {
+                let length = datagram.len().min(bytes.len());
+                bytes[..length].copy_from_slice(&datagram[..length]);
+                Poll::Ready((length, address_of(from.endpoint)))
+            }
+            Err(_) => {
+                socket.register_recv_waker(waker);
+                Poll::Pending
+            }
+        }
+    }
+
+    pub fn poll_send_to(
+        &mut self,
+        handle: SocketHandle,
+        bytes: &[u8],
+        to: SocketAddrV4,
+        waker: &Waker,
+    ) -> Poll<Result<(), Error>> {
+        let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
+        // A datagram that needs fragments is not sent: smoltcp is built without them.
+        if bytes.len() > socket.payload_send_capacity() || bytes.len() + 28 > self.device.capabilities().ip_mtu() {
+            return Poll::Ready(Err(Error::TooLarge));
+        }
+        match socket.send_slice(bytes, IpEndpoint::new(IpAddress::Ipv4(*to.ip()), to.port())) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(udp::SendError::BufferFull) => {
+                socket.register_send_waker(waker);
+                Poll::Pending
+            }
+            Err(udp::SendError::Unaddressable) => Poll::Ready(Err(Error::BadAddress)),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn usage(&self) -> (usize, usize, usize) {
+        (self.connections.len(), self.buffer_bytes, self.time_wait.len())
+    }
+}
+
+/// What becomes of a connection in a sweep.
+enum Step {
+    Keep,
+    Remove,
+    /// It was aborted: a reset is to be sent, and then it is gone.
+    GiveUp,
+}
+
+fn new_socket(receive_bytes: usize, transmit_bytes: usize) -> tcp::Socket<'static> {
+    tcp::Socket::new(tcp::SocketBuffer::new(vec![0; receive_bytes]), tcp::SocketBuffer::new(vec![0; transmit_bytes]))
+}
