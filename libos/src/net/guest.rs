@@ -36,8 +36,8 @@ struct Network {
 
 static NETWORK: Single<Option<Network>> = Single::new(None);
 
-/// The share of the heap that the buffers of all sockets may take: one half.
-const BUFFER_SHARE: usize = 2;
+/// The share of the heap that the buffers of all sockets may take: a third. The program needs some for each, too.
+const BUFFER_SHARE: usize = 3;
 
 fn build() -> Network {
     let page = registers::registers();
