@@ -8,14 +8,18 @@ use crate::project::Project;
 use crate::qemu::{Accel, Kind, Setup, arguments};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 use virtual_isa::bundle::exit_status;
 
 /// How long the self-test may take. It takes well under a second where it works.
 const WATCHDOG: Duration = Duration::from_secs(5);
+
+/// What the emulator says when KVM gives up on the guest.
+const INTERNAL_ERROR: &str = "internal error";
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -99,33 +103,45 @@ pub fn self_test(kernel: &Path, kind: Kind, accel: Accel) -> std::result::Result
     command.args(arguments(&setup)).args(["-serial", "stdio", "-monitor", "none"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("{} does not start: {e}", host::QEMU))?;
+    let (sender, lines) = mpsc::channel();
+    follow(child.stdout.take(), sender.clone());
+    follow(child.stderr.take(), sender);
     let end = Instant::now() + WATCHDOG;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break Some(status),
-            Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
-            _ => {
-                // It is gone already, or it goes now.
-                let _ = child.kill();
-                let _ = child.wait();
-                break None;
+    let mut said = Vec::new();
+    let is_late = loop {
+        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            // The emulator would stop and wait for somebody to look at it.
+            Ok(line) if line.contains(INTERNAL_ERROR) => {
+                said.push(line);
+                break true;
             }
+            Ok(line) => said.push(line),
+            Err(RecvTimeoutError::Timeout) => break true,
+            Err(RecvTimeoutError::Disconnected) => break false,
         }
     };
-    let mut said = String::new();
-    // What it said is short enough to have waited in the pipes.
-    let _ = child.stdout.take().map(|mut out| out.read_to_string(&mut said));
-    let _ = child.stderr.take().map(|mut err| err.read_to_string(&mut said));
-    match status.and_then(|s| s.code()) {
-        Some(code) if code == i32::from(exit_status(0)) => Ok(()),
-        code => Err(explain(&said, code)),
+    if is_late {
+        // If it has just ended, so much the better.
+        let _ = child.kill();
     }
+    let code = child.wait().ok().and_then(|status| status.code()).filter(|_| !is_late);
+    if code == Some(i32::from(exit_status(0))) { Ok(()) } else { Err(explain(&said, code)) }
+}
+
+/// Sends the lines of an output until it ends.
+fn follow(output: Option<impl Read + Send + 'static>, to: Sender<String>) {
+    let Some(output) = output else { return };
+    std::thread::spawn(move || {
+        let lines = BufReader::new(output).lines();
+        // Whoever no longer listens has heard enough.
+        lines.map_while(std::result::Result::ok).take_while(|line| to.send(line.clone()).is_ok()).for_each(drop);
+    });
 }
 
 /// The line of the output that tells most.
-fn explain(said: &str, code: Option<i32>) -> String {
-    let telling = ["selftest failed", "panic:", "internal error", "error", "qemu-system"];
-    let line = telling.iter().find_map(|word| said.lines().find(|line| line.contains(word)));
+fn explain(said: &[String], code: Option<i32>) -> String {
+    let telling = ["selftest failed", "panic:", INTERNAL_ERROR, "error", "qemu-system"];
+    let line = telling.iter().find_map(|word| said.iter().find(|line| line.contains(word)));
     match (line, code) {
         (Some(line), _) => line.trim().to_owned(),
         (None, Some(code)) => format!("the emulator ended with status {code}"),
@@ -139,10 +155,9 @@ mod tests {
 
     #[test]
     fn the_most_telling_line_is_given() {
-        assert_eq!(
-            explain("noise\nKVM internal error. Suberror: 1\nmore error\n", None),
-            "KVM internal error. Suberror: 1"
-        );
+        let explain = |said: &str, code| explain(&said.lines().map(str::to_owned).collect::<Vec<_>>(), code);
+        let said = "noise\nKVM internal error. Suberror: 1\nmore error\n";
+        assert_eq!(explain(said, None), "KVM internal error. Suberror: 1");
         assert_eq!(explain("", Some(1)), "the emulator ended with status 1");
         assert_eq!(explain("[ 0.1] info  firn\n", None), "no end within 5 s");
     }

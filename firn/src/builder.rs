@@ -18,7 +18,7 @@ pub const KERNEL_TARGET: &str = "x86_64-unknown-none";
 pub const SUPERVISOR: &str = "supervisor";
 
 /// Flags of guests, but for the link script.
-const GUEST_FLAGS: [&str; 11] = [
+const GUEST_FLAGS: [&str; 13] = [
     "--cfg=firn_guest",
     "-Clinker=rust-lld",
     "-Clinker-flavor=ld.lld",
@@ -30,6 +30,8 @@ const GUEST_FLAGS: [&str; 11] = [
     "-Cforce-frame-pointers=yes",
     "-Clink-arg=-znorelro",
     "-Clink-arg=-zmax-page-size=4096",
+    "-Clink-arg=--no-eh-frame-hdr",
+    "-Clink-arg=--fatal-warnings",
 ];
 
 /// The guests of a workspace: each binary of a package under `apps`, by name, with its package.
@@ -98,33 +100,67 @@ impl Apps {
     }
 }
 
-/// Builds the kernel, and says where it is.
+/// What cargo does with the kernel and the guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Builds them.
+    Build,
+    /// Checks them with clippy; a warning is an error.
+    Lint,
+}
+
+impl Task {
+    const fn arguments(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Build => ("build", &[]),
+            Self::Lint => ("clippy", &["--", "-Dwarnings"]),
+        }
+    }
+}
+
+/// Builds the kernel or lints it, and says where it is.
 ///
 /// # Errors
 /// `Failed` if it does not build.
-pub fn kernel(project: &Project) -> Result<PathBuf> {
+pub fn kernel(project: &Project, task: Task) -> Result<PathBuf> {
     let mut command = cargo(project);
-    command.args(["build", "--package", "kernel", "--profile", "kernel", "--target", KERNEL_TARGET]);
-    run(command.arg("--target-dir").arg(&project.target), "the kernel")?;
+    let (verb, last) = task.arguments();
+    command.args([verb, "--package", "kernel", "--profile", "kernel", "--target", KERNEL_TARGET]);
+    if task == Task::Lint {
+        // Built only for this target, so that nobody else looks at it.
+        command.args(["--package", "machine"]);
+    }
+    command.arg("--target-dir").arg(&project.target).args(last);
+    run(&mut command, "the kernel")?;
     Ok(project.kernel())
 }
 
-/// Builds guests and writes their images to a folder.
+/// Builds guests or lints them.
 ///
 /// # Errors
-/// `Failed` if they do not build, `Elf` if one is no guest, `Io`.
-pub fn guests(project: &Project, apps: &Apps, folder: &Path) -> Result<Vec<Written>> {
+/// `Failed` if they do not build.
+pub fn guests(project: &Project, apps: &Apps, task: Task) -> Result<()> {
     let script = project.root.join("libos/guest.ld");
     let mut flags: Vec<String> = GUEST_FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-    flags.extend(["--no-eh-frame-hdr", "--fatal-warnings"].map(|argument| format!("-Clink-arg={argument}")));
     flags.push(format!("-Clink-arg=-T{}", script.display()));
     let mut command = cargo(project);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
-    command.args(["build", "--profile", "guest", "--target", GUEST_TARGET, "--target-dir"]).arg(project.guest_target());
+    let (verb, last) = task.arguments();
+    command.args([verb, "--profile", "guest", "--target", GUEST_TARGET, "--target-dir"]).arg(project.guest_target());
+    if task == Task::Lint {
+        command.args(["--package", "libos", "--lib"]);
+    }
     for (app, package) in &apps.0 {
         command.args(["--package", package, "--bin", app]);
     }
-    run(&mut command, "the guests")?;
+    run(command.args(last), "the guests")
+}
+
+/// Writes the images of built guests to a folder.
+///
+/// # Errors
+/// `Elf` if one is no guest, `Io`.
+pub fn images(project: &Project, apps: &Apps, folder: &Path) -> Result<Vec<Written>> {
     let built = project.guest_target().join(GUEST_TARGET).join("guest");
     apps.0.keys().map(|app| convert(&built.join(app), &folder.join(format!("{app}.img")))).collect()
 }
@@ -144,7 +180,7 @@ fn run(command: &mut Command, what: &str) -> Result<()> {
         return Ok(());
     }
     let remedy = "mend what cargo says above; `firn doctor` says whether a tool is missing";
-    Err(Error::failed(format!("{what} did not build"), remedy))
+    Err(Error::failed(format!("cargo did not succeed with {what}"), remedy))
 }
 
 fn no_cargo(error: &std::io::Error) -> Error {

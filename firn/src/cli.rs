@@ -48,6 +48,9 @@ pub enum Command {
         /// Where to write the images [default: target/firn/images].
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
+        /// Check the code of kernel and guests with clippy instead; a warning is an error.
+        #[arg(long, conflicts_with = "out")]
+        lint: bool,
         /// How to print what was built.
         #[arg(long, value_enum, default_value_t)]
         format: Format,

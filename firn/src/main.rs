@@ -1,6 +1,7 @@
 //! The `firn` command: reads the command line, does one thing, and prints it.
 
 use clap::Parser;
+use firn::builder::Task;
 use firn::cli::{Cli, Command, Format, Up};
 use firn::error::{Error, Result, STATUS_FAILED};
 use firn::fleet::Overrides;
@@ -35,7 +36,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
     let project = Project::find(cli.state)?;
     match cli.command {
-        Command::Build { apps, out, format } => build(&project, &apps, out, format)?,
+        Command::Build { apps, lint: true, .. } => {
+            let apps = builder::Apps::find(&project)?.choose(&apps)?;
+            builder::kernel(&project, Task::Lint)?;
+            builder::guests(&project, &apps, Task::Lint)?;
+        }
+        Command::Build { apps, out, format, .. } => build(&project, &apps, out, format)?,
         Command::Image { elf, output } => print(&describe(&image::convert(&elf, &output)?))?,
         Command::Up(request) => return start(&project, request),
         Command::Logs { vm, follow, name } => logs(&project, &name.name, vm, follow)?,
@@ -74,9 +80,9 @@ fn describe(written: &image::Written) -> String {
 
 fn build(project: &Project, names: &[String], out: Option<PathBuf>, format: Format) -> Result<()> {
     let apps = builder::Apps::find(project)?.choose(names)?;
-    let kernel = builder::kernel(project)?;
-    let folder = out.unwrap_or_else(|| project.images());
-    let written = builder::guests(project, &apps, &folder)?;
+    let kernel = builder::kernel(project, Task::Build)?;
+    builder::guests(project, &apps, Task::Build)?;
+    let written = builder::images(project, &apps, &out.unwrap_or_else(|| project.images()))?;
     if format == Format::Json {
         let images: Vec<_> = written
             .iter()

@@ -191,6 +191,9 @@ fn wait(machine: &Machine, begun: Instant) -> std::result::Result<(), NotStarted
                 Line::Vm { vm: 0, text } if text.starts_with("error:") => {
                     return Err(NotStarted(format!("the supervisor says {text}")));
                 }
+                Line::Kernel { text, .. } if text.starts_with("vm 0 ended") => {
+                    return Err(NotStarted(format!("the supervisor failed: {text}")));
+                }
                 Line::Kernel { level: "error", text } => errors.push(text.to_owned()),
                 _ => {}
             }
