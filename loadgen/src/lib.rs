@@ -7,14 +7,18 @@
 //! | [`report`] | a run as JSON |
 //! | [`human`] | a run as text |
 //! | [`plot`] | a run as SVG |
+//! | [`demo`] | a machine built, booted, loaded, measured and ended |
+//! | [`json`] | readable JSON |
 //! | [`progress`] | bars and lines on stderr |
 //! | [`cli`] | arguments, checked |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod cli;
+pub mod demo;
 pub mod http;
 pub mod human;
+pub mod json;
 pub mod plot;
 pub mod progress;
 pub mod report;

@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use loadgen::cli::{Cli, Command, Format, HttpArgs};
+use loadgen::cli::{Cli, Command, DemoArgs, Format, HttpArgs};
+use loadgen::demo::{self, Failure};
 use loadgen::http::{self, Config, Limit, Mode, Snapshot, Stage};
 use loadgen::progress::Progress;
 use loadgen::report::HttpReport;
-use loadgen::{human, plot};
+use loadgen::{human, json, plot};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,13 +21,14 @@ const INTERRUPTED: u8 = 130;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&stop)) {
             eprintln!("warning: cannot catch signal {signal}: {error}");
         }
     }
     match cli.command {
         Command::Http(args) => run_http(&args, &stop),
+        Command::Demo(args) => run_demo(&args, &stop),
     }
 }
 
@@ -69,7 +71,7 @@ fn run_http(args: &HttpArgs, stop: &AtomicBool) -> ExitCode {
 }
 
 fn write_out(args: &HttpArgs, report: &HttpReport) -> Result<(), String> {
-    let json = serde_json::to_string(report).map_err(|error| error.to_string())?;
+    let json = json::to_text(report).map_err(|error| error.to_string())?;
     if let Some(file) = &args.json {
         std::fs::write(file, &json).map_err(|error| format!("--json {}: {error}", file.display()))?;
     }
@@ -79,7 +81,7 @@ fn write_out(args: &HttpArgs, report: &HttpReport) -> Result<(), String> {
     }
     let text = match args.format {
         Format::Human => human::http(report),
-        Format::Json => json + "\n",
+        Format::Json => json,
     };
     // Nobody may be reading; the exit status tells the result all the same.
     let _ = std::io::stdout().write_all(text.as_bytes());
@@ -117,4 +119,38 @@ fn show(progress: &mut Progress, config: &Config, snapshot: Snapshot) {
             progress.update(done, || format!("{} requests/s, {failed} failed", per_s(ok)));
         }
     }
+}
+
+fn run_demo(args: &DemoArgs, stop: &AtomicBool) -> ExitCode {
+    let options = match args.options() {
+        Ok(options) => options,
+        Err(error) => return complain(BAD_ARGUMENTS, error),
+    };
+    let beside = || std::env::current_exe().map(|program| program.with_file_name("firn"));
+    let firn = match args.firn.clone().map_or_else(beside, Ok) {
+        Ok(firn) if firn.is_file() => firn,
+        Ok(firn) => {
+            let remedy = "build it with `cargo build --release -p firn`";
+            return complain(BAD_ARGUMENTS, format!("there is no program {}; {remedy}", firn.display()));
+        }
+        Err(error) => return complain(FAILED, error),
+    };
+    let report = match demo::run(&options, &firn, stop) {
+        Ok(report) => report,
+        Err(failure @ Failure::BadInput(_)) => return complain(BAD_ARGUMENTS, failure),
+        Err(failure @ Failure::Failed(_)) => return complain(FAILED, failure),
+        Err(failure @ Failure::Interrupted) => return complain(INTERRUPTED, failure),
+    };
+    let plot = options.report.with_file_name("plot.svg");
+    let mut text = report.summary();
+    text.push_str(&format!("  {:<22}{}, {}\n", "report", options.report.display(), plot.display()));
+    if options.keep {
+        text.push_str(&demo::how_to_reach(&report, &firn));
+    }
+    // Nobody may be reading; the exit status tells the result all the same.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    for failure in &report.failures {
+        eprintln!("error: {failure}");
+    }
+    ExitCode::from(if report.ok { 0 } else { FAILED })
 }

@@ -1,0 +1,323 @@
+//! The demonstration's report: every figure, how it was measured, and on what.
+
+use super::Options;
+use crate::human;
+use crate::plot::figure::{Colour, Figure};
+use crate::plot::{answered, latencies, throughput};
+use crate::report::HttpReport;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::process::Command;
+
+/// Names the form of the report.
+pub const SCHEMA: &str = "firn/demo/1";
+
+/// Bytes of a page.
+const PAGE: f64 = virtual_isa::PAGE_SIZE as f64;
+
+/// The demonstration's report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DemoReport {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Whether every VM answered and nothing failed.
+    pub ok: bool,
+    /// What failed.
+    pub failures: Vec<String>,
+    /// What was asked for.
+    pub config: Options,
+    /// On what, and with what.
+    pub versions: BTreeMap<String, String>,
+    /// The figures.
+    pub figures: Figures,
+    /// What `firn up` said.
+    pub machine: Value,
+    /// The machine's state before the load.
+    pub status_before: Value,
+    /// The machine's state after the load.
+    pub status_after: Value,
+    /// Every VM asked for `/id` from the machine's start until it answered.
+    pub start_sweep: HttpReport,
+    /// Every VM asked for `/id` once more.
+    pub check_sweep: HttpReport,
+    /// Load with a new connection for each request.
+    pub new_connections: HttpReport,
+    /// Load over one kept connection to each VM.
+    pub keep_alive: HttpReport,
+}
+
+/// The figures. Times are seconds since the emulator started, unless they say otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// VMs that were to be started.
+    pub vms: u32,
+    /// VMs that answered with their own number.
+    pub vms_answered: u32,
+    /// When the first VM had answered.
+    pub first_answered_s: Option<f64>,
+    /// When all had answered.
+    pub all_answered_s: Option<f64>,
+    /// When the machine's log says that the supervisor began, by the machine's own clock.
+    pub supervisor_began_s: Option<f64>,
+    /// When the machine's log says that all VMs had been started, by the machine's own clock.
+    pub all_started_s: Option<f64>,
+    /// Seconds from the command to all VMs started, as `firn up` saw it, network and emulator included.
+    pub up_s: Option<f64>,
+    /// VMs started per second, from the supervisor's beginning to the last one.
+    pub vms_started_per_s: Option<f64>,
+    /// Memory of the VMs after the load.
+    pub memory: MemoryFigures,
+    /// Load with new connections.
+    pub new_connections: LoadFigures,
+    /// Load over kept connections.
+    pub keep_alive: LoadFigures,
+    /// Failures of all kinds, everywhere.
+    pub errors: u64,
+}
+
+/// Memory for one VM in bytes, after the load, on average.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemoryFigures {
+    /// Pages that are its alone, with those of its page tables.
+    pub guest_bytes_per_vm: Option<f64>,
+    /// Of these, pages of its own.
+    pub private_bytes_per_vm: Option<f64>,
+    /// Of these, page tables.
+    pub table_bytes_per_vm: Option<f64>,
+    /// Everything that is in use in the machine, divided by the VMs: kernel heap and shared images included.
+    pub used_bytes_per_vm: Option<f64>,
+    /// How much of the machine's free memory the load took, divided by the VMs.
+    pub grown_bytes_per_vm: Option<f64>,
+}
+
+/// A load.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoadFigures {
+    /// Requests answered per second.
+    pub requests_per_s: f64,
+    /// Half were answered within that time.
+    pub p50_ms: f64,
+    /// 99 of 100 were answered within that time.
+    pub p99_ms: f64,
+    /// Requests answered.
+    pub ok: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Share of one processor that the load generator took.
+    pub loadgen_busy: f64,
+}
+
+impl LoadFigures {
+    /// Those of a run.
+    #[must_use]
+    pub fn of(report: &HttpReport) -> Self {
+        Self {
+            requests_per_s: report.requests.per_s,
+            p50_ms: report.latency.total.p50_us / 1e3,
+            p99_ms: report.latency.total.p99_us / 1e3,
+            ok: report.requests.ok,
+            failed: report.requests.failed,
+            loadgen_busy: report.loadgen.busy,
+        }
+    }
+}
+
+/// A count of the supervisor's status, wherever in it.
+#[must_use]
+pub fn counter(status: &Value, name: &str) -> Option<f64> {
+    match status {
+        Value::Object(fields) => match fields.get(name) {
+            Some(value) => value.as_f64(),
+            None => fields.values().find_map(|value| counter(value, name)),
+        },
+        _ => None,
+    }
+}
+
+impl MemoryFigures {
+    /// From the machine's state before and after the load.
+    #[must_use]
+    pub fn of(before: &Value, after: &Value, vms: u32) -> Self {
+        let per_vm = |pages: f64| pages * PAGE / f64::from(vms.max(1));
+        let both = |a: &str, b: &str| counter(after, a).zip(counter(after, b));
+        let free = counter(before, "free_pages").zip(counter(after, "free_pages"));
+        Self {
+            guest_bytes_per_vm: both("private_pages", "table_pages").map(|(a, b)| per_vm(a + b)),
+            private_bytes_per_vm: counter(after, "private_pages").map(per_vm),
+            table_bytes_per_vm: counter(after, "table_pages").map(per_vm),
+            used_bytes_per_vm: both("total_pages", "free_pages").map(|(total, free)| per_vm(total - free)),
+            grown_bytes_per_vm: free.map(|(before, after)| per_vm(before - after)),
+        }
+    }
+}
+
+/// Times of the machine's own clock: when the supervisor first spoke, and when it said that all VMs were started.
+#[must_use]
+pub fn times_in_log(log: &str, machine: &str) -> (Option<f64>, Option<f64>) {
+    let started = format!("fleet {machine}: ");
+    let time = |line: &str| line.strip_prefix('[')?.split_once(']')?.0.trim().parse::<f64>().ok();
+    let speaks = |line: &&str| line.contains("] vm 0| ");
+    let first = log.lines().find(speaks).and_then(time);
+    let last = log.lines().filter(speaks).find(|line| line.contains(&started) && line.ends_with(" started"));
+    (first, last.and_then(time))
+}
+
+/// On what this was measured: the programs' versions, the host.
+#[must_use]
+pub fn versions() -> BTreeMap<String, String> {
+    let output = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+    let read = |file: &str| std::fs::read_to_string(file).ok();
+    let cpu = read("/proc/cpuinfo").and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    let commit = output("git", &["rev-parse", "HEAD"]).map(|commit| {
+        let is_clean = output("git", &["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
+        if is_clean { commit } else { format!("{commit} with changes") }
+    });
+    let cpus = std::thread::available_parallelism().ok().map(|n| n.to_string());
+    [
+        ("loadgen", Some(env!("CARGO_PKG_VERSION").to_owned())),
+        ("commit", commit),
+        ("qemu", output("qemu-system-x86_64", &["--version"]).map(first_line)),
+        ("host_kernel", read("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned())),
+        ("host_cpu", cpu),
+        ("host_cpus", cpus),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.unwrap_or_else(|| "unknown".to_owned())))
+    .collect()
+}
+
+fn kib(bytes: Option<f64>) -> String {
+    bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{:.0} KiB", bytes / 1024.0))
+}
+
+fn seconds(s: Option<f64>) -> String {
+    s.map_or_else(|| "never".to_owned(), |s| format!("{s:.2} s"))
+}
+
+impl DemoReport {
+    /// The summary for people.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut out = String::new();
+        let f = &self.figures;
+        let text = |name: &str| self.machine[name].as_str().unwrap_or("?").to_owned();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "{} web VMs on one machine ({}, {}, {} processor(s), {} of memory)",
+            human::count(f.vms.into()),
+            text("machine"),
+            text("accel"),
+            self.config.cpus,
+            self.config.memory,
+        );
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(out, "  {name:<22}{value}");
+        };
+        line("VMs answering", format!("{} of {}", human::count(f.vms_answered.into()), human::count(f.vms.into())));
+        line("time to all answering", format!("{} from the machine's start", seconds(f.all_answered_s)));
+        let rate = f.vms_started_per_s.map_or_else(|| "unknown".to_owned(), human::rate);
+        let boot = f.supervisor_began_s.map_or_else(String::new, |s| format!(" (the first {s:.2} s after power-on)"));
+        line("VMs started/s", format!("{rate}{boot}"));
+        line(
+            "guest memory per VM",
+            format!(
+                "{} (its own pages {}, page tables {})",
+                kib(f.memory.guest_bytes_per_vm),
+                kib(f.memory.private_bytes_per_vm),
+                kib(f.memory.table_bytes_per_vm)
+            ),
+        );
+        for (name, load) in [("new connections", &f.new_connections), ("keep-alive", &f.keep_alive)] {
+            line(
+                name,
+                format!(
+                    "{} requests/s · p50 {} · p99 {}",
+                    human::rate(load.requests_per_s),
+                    human::latency(load.p50_ms * 1e3),
+                    human::latency(load.p99_ms * 1e3)
+                ),
+            );
+        }
+        line("errors", human::count(f.errors));
+        out
+    }
+
+    /// The figures as a plot.
+    #[must_use]
+    pub fn figure(&self) -> Figure {
+        let f = &self.figures;
+        let started_s = self.machine["started_ms"].as_f64().unwrap_or(0.0) / 1e3;
+        #[expect(clippy::cast_precision_loss, reason = "coordinates")]
+        let since = |report: &HttpReport, from_s: f64| report.started_unix_ns as f64 / 1e9 - from_s;
+        #[expect(clippy::cast_precision_loss, reason = "coordinates")]
+        let load_began_s = self.new_connections.started_unix_ns as f64 / 1e9;
+        let mut runs = Vec::new();
+        let mut curves = Vec::new();
+        for (name, colour, report) in
+            [("new connections", Colour::Blue, &self.new_connections), ("keep-alive", Colour::Orange, &self.keep_alive)]
+        {
+            runs.push((name, colour, &report.timeline, since(report, load_began_s).max(0.0)));
+            curves.push((name, colour, &report.latency.total));
+        }
+        let mut top = Vec::new();
+        if let Some(sweep) = &self.start_sweep.sweep {
+            let mut panel = answered(&[("", Colour::Green, sweep, since(&self.start_sweep, started_s).max(0.0))]);
+            panel.title = "VMs answering".to_owned();
+            panel.y_label = "VMs that have answered".to_owned();
+            panel.x_label = "seconds since the machine's start".to_owned();
+            top.push(panel);
+        }
+        top.push(latencies(&curves));
+        let mut load = throughput(&runs);
+        load.x_label = "seconds of load, over all VMs".to_owned();
+        Figure {
+            title: format!("{} web services, each in its own VM, on one machine", human::count(f.vms.into())),
+            subtitle: format!(
+                "All answering {} after power-on; {} requests/s on new connections, {} with keep-alive; {} a VM",
+                seconds(f.all_answered_s),
+                human::rate(f.new_connections.requests_per_s),
+                human::rate(f.keep_alive.requests_per_s),
+                kib(f.memory.guest_bytes_per_vm),
+            ),
+            rows: vec![top, vec![load]],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn memory_is_divided_by_the_vms() {
+        let before = json!({"machine": {"free_pages": 1000, "total_pages": 2000}});
+        let after =
+            json!({"machine": {"free_pages": 900, "total_pages": 2000}, "private_pages": 80, "table_pages": 40});
+        let memory = MemoryFigures::of(&before, &after, 10);
+        assert_eq!(memory.guest_bytes_per_vm, Some(12.0 * 4096.0));
+        assert_eq!(memory.private_bytes_per_vm, Some(8.0 * 4096.0));
+        assert_eq!(memory.used_bytes_per_vm, Some(110.0 * 4096.0));
+        assert_eq!(memory.grown_bytes_per_vm, Some(10.0 * 4096.0));
+        assert_eq!(MemoryFigures::of(&Value::Null, &Value::Null, 10), MemoryFigures::default());
+    }
+
+    #[test]
+    fn the_machines_own_times_are_read_from_its_log() {
+        let log = "[    0.100000] info  kernel\n[    0.250000] vm 0| plan of 3 VMs\n\
+                   [    0.300000] vm 1| fleet demo: 9 VMs started\n[    0.750000] vm 0| fleet demo: 3 VMs started\n";
+        assert_eq!(times_in_log(log, "demo"), (Some(0.25), Some(0.75)));
+        assert_eq!(times_in_log(log, "other"), (Some(0.25), None));
+        assert_eq!(times_in_log("nonsense\n", "demo"), (None, None));
+    }
+}
