@@ -133,7 +133,7 @@ fn start(project: &Project, request: Up) -> Result<ExitCode> {
         }
     }
     if foreground {
-        let report = up::stay(project, machine)?;
+        let report = up::stay(project, &started)?;
         return finish(&machine.record.name, report, Format::Table);
     }
     Ok(ExitCode::SUCCESS)

@@ -12,7 +12,10 @@ use crate::serial::Line;
 use crate::{bundle, down, holder, host, qemu};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use virtual_isa::PAGE_SIZE;
 
@@ -42,6 +45,8 @@ pub struct Up {
     pub choice: Choice,
     /// From starting the emulator to the last VM's start.
     pub started_in: Duration,
+    /// Becomes true when this process is told to end.
+    stop: Arc<AtomicBool>,
 }
 
 /// Checks everything, starts the machine, and waits for its VMs. If it fails, nothing is left running.
@@ -69,19 +74,30 @@ pub fn up(project: &Project, request: &Request) -> Result<Up> {
     let bundle = bundle::encode(&fleet, &request.name, &built.supervisor)?;
     let folder = project.machines.join(&request.name);
     prepare(&folder, &fleet, &built, &bundle)?;
+    let stop = on_signals()?;
     let begun = Instant::now();
     let machine = start(request, &fleet, &choice, folder.clone()).inspect_err(|_| {
         // What could not be started has no log worth keeping.
         let _ = fs::remove_dir_all(&folder);
     })?;
-    match wait(&machine, begun) {
-        Ok(()) => Ok(Up { machine, choice, started_in: begun.elapsed() }),
+    match wait(&machine, begun, &stop) {
+        Ok(()) => Ok(Up { machine, choice, started_in: begun.elapsed(), stop }),
         Err(error) => {
             down::force(&machine);
             machine::clear_away(project, &request.name)?;
             Err(error.naming(&machine::kept_log(project, &request.name)))
         }
     }
+}
+
+/// A flag that becomes true when this process is told to end, which it then does in its own way.
+fn on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signal_hook::flag::register(signal as i32, Arc::clone(&stop))
+            .map_err(|e| Error::failed(format!("cannot wait for signals: {e}"), ""))?;
+    }
+    Ok(stop)
 }
 
 /// What must have been built.
@@ -172,7 +188,7 @@ fn patience(vms: u32) -> Duration {
 }
 
 /// Waits until the supervisor says that all VMs have been started.
-fn wait(machine: &Machine, begun: Instant) -> std::result::Result<(), NotStarted> {
+fn wait(machine: &Machine, begun: Instant, stop: &AtomicBool) -> std::result::Result<(), NotStarted> {
     let record = &machine.record;
     let end = begun + patience(record.vms);
     let log = machine.file(files::SERIAL_LOG);
@@ -203,6 +219,9 @@ fn wait(machine: &Machine, begun: Instant) -> std::result::Result<(), NotStarted
         }
         if !record.holder.is_alive() && ending(&machine.folder).is_none() {
             return Err(NotStarted("the machine's holder was killed".into()));
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(NotStarted("interrupted; the machine was ended".into()));
         }
         if Instant::now() >= end {
             let seconds = patience(record.vms).as_secs();
@@ -241,20 +260,15 @@ impl NotStarted {
 ///
 /// # Errors
 /// `Io`, and those of [`down::down`].
-pub fn stay(project: &Project, machine: &Machine) -> Result<down::Report> {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    let asked = Arc::new(AtomicBool::new(false));
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signal_hook::flag::register(signal as i32, Arc::clone(&asked))
-            .map_err(|e| Error::failed(format!("cannot wait for signals: {e}"), ""))?;
-    }
+pub fn stay(project: &Project, up: &Up) -> Result<down::Report> {
+    let machine = &up.machine;
     let symbolizer = Symbolizer::load(&machine.folder, &machine.record);
     let mut tail = Tail::open(&machine.file(files::SERIAL_LOG))?;
     loop {
-        let is_over = !machine.is_alive() || asked.load(Ordering::Relaxed);
+        let is_over = !machine.is_alive() || up.stop.load(Ordering::Relaxed);
         for line in tail.lines()? {
-            println!("{}", symbolizer.name(&line));
+            // Who no longer listens may still want the machine.
+            let _ = writeln!(std::io::stdout(), "{}", symbolizer.name(&line));
         }
         if is_over {
             return down::down(project, &machine.record.name);

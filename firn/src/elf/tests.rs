@@ -1,6 +1,7 @@
 use super::craft::{Elf, good, load};
 use super::*;
 use object::elf::{PT_DYNAMIC, PT_INTERP, PT_TLS, SHT_RELA};
+use proptest::prelude::*;
 
 /// The error for a good file with one thing changed.
 fn refused(change: impl FnOnce(&mut Elf)) -> ElfError {
@@ -123,5 +124,23 @@ fn runs_are_counted() {
 fn each_message_has_a_remedy() {
     for error in [ElfError::NotElf, ElfError::ThreadLocal, ElfError::Empty, ElfError::BadEntry { entry: 1 }] {
         assert!(!error.remedy().is_empty() && !error.to_string().is_empty());
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_accepted_becomes_a_good_image(
+        edits in proptest::collection::vec((0usize..64 + 3 * 56, any::<u8>()), 0..4),
+        length in 0usize..0x3000,
+    ) {
+        let mut bytes = good().bytes();
+        for (at, value) in edits {
+            bytes[at] = value;
+        }
+        bytes.truncate(length);
+        if let Ok(guest) = read(&bytes) {
+            let image = crate::image::encode(&guest);
+            prop_assert!(image.is_ok(), "{image:?} of {guest:?}");
+        }
     }
 }
