@@ -243,6 +243,7 @@ pub struct MachineStatus {
 }
 
 /// Something that happened, unasked.
+#[expect(clippy::large_enum_variant, reason = "nothing is allocated on this path, and few exist at a time")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// A VM ended. It takes no more memory but for its number and counters.
