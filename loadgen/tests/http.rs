@@ -150,7 +150,7 @@ fn a_duration_ends_and_a_rate_is_kept() {
     let (status, report) = servers.report(&["--duration", "1", "--rate", "200", "--targets", "kept"]);
     assert_eq!(status, 0);
     let ok = report["requests"]["ok"].as_u64().unwrap();
-    assert!((190..=200).contains(&ok), "{ok} requests");
+    assert!((150..=200).contains(&ok), "{ok} requests");
     assert_eq!(report["config"]["loop"], "open");
     assert_eq!(report["latency"]["corrected"]["count"], ok);
     let elapsed = report["window_s"].as_f64().unwrap();
@@ -164,7 +164,7 @@ fn a_rate_that_the_server_cannot_keep_shows_in_the_corrected_latency() {
     let (status, report) = servers.report(&arguments);
     assert_eq!(status, 0);
     let behind = report["requests"]["behind"].as_u64().unwrap();
-    assert!((60..=90).contains(&behind), "{behind} of 100 at 20 a second");
+    assert!((60..=99).contains(&behind), "{behind} of 100 at 20 a second");
     let total = report["latency"]["total"]["p50_us"].as_f64().unwrap();
     let corrected = report["latency"]["corrected"]["p50_us"].as_f64().unwrap();
     assert!(corrected > total * 3.0, "{corrected} and {total}");
@@ -207,7 +207,7 @@ fn a_sweep_finds_repeated_random_values_and_what_is_no_identity() {
 #[test]
 fn a_sweep_waits_for_those_that_come_late() {
     let late = |ms, vm| Behaviour::UpAfter(Duration::from_millis(ms), vm);
-    let servers = Servers::start(&[late(600, 0), Behaviour::Good(1), late(1000, 2), Behaviour::Good(3)]);
+    let servers = Servers::start(&[late(2000, 0), Behaviour::Good(1), late(2600, 2), Behaviour::Good(3)]);
     let (status, report) = servers.report(&["--sweep", "--first-vm", "0"]);
     assert_eq!((status, errors(&report)), (1, vec![("connect_refused".to_owned(), 2)]));
     let (status, report) = servers.report(&["--sweep", "--first-vm", "0", "--wait", "20"]);
@@ -215,7 +215,7 @@ fn a_sweep_waits_for_those_that_come_late() {
     assert!(report["requests"]["retried"].as_u64().unwrap() >= 4);
     assert_eq!(report["sweep"]["identity"]["answers"], 4);
     let all = report["sweep"]["all_answered_s"].as_f64().unwrap();
-    assert!((0.3..3.0).contains(&all), "{all} s");
+    assert!((0.3..10.0).contains(&all), "{all} s");
 }
 
 #[test]
