@@ -70,7 +70,7 @@ fn the_plot_of_a_run_says_what_was_measured_with_units() {
     let file = folder.path().join("plot.svg");
     let cases: [(&[&str], &[&str]); 2] = [
         (
-            &["--requests", "200"],
+            &["--requests", "600", "--targets", "all"],
             &["Throughput", "requests/s", "time, seconds", "Latency", "99", "failed", "connecting"],
         ),
         (&["--sweep", "--first-vm", "0"], &["First answers", "targets that have answered", "1 of 2 targets answered"]),
