@@ -79,6 +79,12 @@ impl Fleet {
         self.started + self.failed == self.plan.nr_vms()
     }
 
+    /// The line that says that the fleet is about to be started.
+    #[must_use]
+    pub fn opening(&self) -> String {
+        format!("starting fleet {}: {} VMs", self.plan.name, self.plan.nr_vms())
+    }
+
     /// The line that says that the fleet is up.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -190,6 +196,7 @@ mod tests {
         let mut fleet = fleet(true);
         assert_eq!(fleet.verdict(), None);
         start(&mut fleet, 3);
+        assert_eq!(fleet.opening(), "starting fleet default: 3 VMs");
         assert_eq!(fleet.summary(), "fleet default: 3 VMs started");
         for vm in 1..3 {
             fleet.note_end(vm, Cause::Terminated { status: 0 });

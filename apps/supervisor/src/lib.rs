@@ -94,6 +94,7 @@ pub async fn run<M: Machine>(machine: M) -> Result<(), Error> {
     let office = Rc::new(Office { machine, fleet: RefCell::new(Fleet::new(plan)) });
     let events = libos::task::spawn(watch(office.clone()));
     let commands = libos::task::spawn(commands::serve(office.clone()));
+    office.machine.say(&office.fleet.borrow().opening());
     launch::start_all(&office).await;
     office.machine.say(&office.fleet.borrow().summary());
     end_if_done(&office).await?;
