@@ -4,6 +4,7 @@ use super::{instruction, logger, runtime};
 use crate::start_up::Outcome;
 use core::arch::global_asm;
 use core::future::Future;
+use virtual_isa::instruction::InstructionError;
 use virtual_isa::layout::{IMAGE_BASE, IMAGE_LIMIT};
 
 // The VM starts with the stack pointer at the top of the stack and every other register 0: rbp ends a backtrace.
@@ -29,8 +30,10 @@ global_asm!(
 /// Runs `main`: what `#[libos::main]` calls.
 pub fn run(main: impl Future<Output: Outcome> + 'static) -> ! {
     // Before anything that makes this VM different from its clones is read.
-    if let Err(e) = instruction::ready() {
-        panic!("not ready at the start: {e}");
+    match instruction::ready() {
+        // Somebody has spoken to this VM already: clones cannot start from here, but it serves like any other.
+        Ok(()) | Err(InstructionError::Busy) => {}
+        Err(e) => panic!("not ready at the start: {e}"),
     }
     logger::start();
     runtime::spawn(async {
