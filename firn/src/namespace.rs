@@ -68,19 +68,22 @@ fn set(name: &str, value: &str) {
     let _ = fs::write(Path::new("/proc/sys").join(name), value);
 }
 
-/// The commands for `ip -batch`.
+/// The commands for `ip -batch`. The switch's address is told, not asked for: who asks before the machine has booted
+/// asks again only a second later.
 fn script(network: &Network) -> String {
     let [host, switch, subnet] = [network.host_ipv4, network.switch_ipv4, network.subnet].map(Ipv4Addr::from);
-    let mac: Vec<String> = network.host_mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
     format!(
         "link set lo up\n\
          tuntap add dev {TAP} mode tap\n\
          link set dev {TAP} address {} txqueuelen 10000\n\
          link set dev {TAP} up\n\
          addr add {host}/32 dev {TAP}\n\
+         neigh replace {switch} lladdr {} nud permanent dev {TAP}\n\
          route add {switch}/32 dev {TAP} src {host}\n\
          route add {subnet}/{} via {switch} dev {TAP} src {host}\n",
-        mac.join(":"),
+        mac(network.host_mac),
+        mac(Network::SWITCH_MAC),
         network.prefix_bits,
     )
 }
@@ -139,5 +142,6 @@ mod tests {
             ]
         );
         assert!(script.contains("address 02:f1:ff:00:00:01") && script.contains("addr add 10.64.0.1/32"));
+        assert!(script.contains("neigh replace 10.64.0.2 lladdr 02:f1:ff:00:00:02 nud permanent"));
     }
 }
