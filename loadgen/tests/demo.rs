@@ -23,7 +23,7 @@ up) echo "$machine" > "$here/up"; sleep 0.3
     echo "$(cat "$here/up"),\"started_seconds\":0.3}" ;;
 exec) shift 4; exec "$@" ;;
 status) echo '{"free_pages":1000,"total_pages":5000,"private_pages":30,"table_pages":12,"ended":0}' ;;
-logs) echo '[    0.200000] vm 0| begins'; echo '[    0.700000] vm 0| fleet demo: COUNT VMs started' ;;
+logs) echo '[    0.200000] info  firn: ready'; echo '[    0.700000] vm 0| fleet demo: COUNT VMs started' ;;
 down) rm "$here/up"; echo '{"ending":"ENDING"}'; exit DOWN ;;
 esac
 "#;

@@ -181,10 +181,10 @@ impl<'a> Firn<'a> {
             .map_err(|error| Failure::failed(format!("firn status answers what is not understood: {error}")))
     }
 
-    /// What the supervisor wrote to the log, or nothing.
+    /// The machine's log, or nothing.
     #[must_use]
-    pub fn supervisor_log(&self) -> String {
-        let output = self.run(&["logs", "--name", NAME, "0"]).unwrap_or_default();
+    pub fn log(&self) -> String {
+        let output = self.run(&["logs", "--name", NAME]).unwrap_or_default();
         String::from_utf8_lossy(&output).into_owned()
     }
 }

@@ -135,7 +135,7 @@ impl Demo<'_> {
         let keep_alive = self.load(first, &[&load_arguments[..], &["--targets", "kept"]].concat())?;
         let keep_alive = self.finish(keep_alive)?;
         let status_after = self.firn.status()?;
-        let log = self.firn.supervisor_log();
+        let log = self.firn.log();
 
         let ended = if options.keep {
             running.keep();
@@ -225,8 +225,8 @@ fn figures(report: &DemoReport, machine: &Machine, log: &str) -> Figures {
     let sweep = report.start_sweep.sweep.as_ref();
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     let first_s = sweep.and_then(|s| s.first_answer_us.iter().flatten().min()).map(|&us| us as f64 / 1e6);
-    let (supervisor_began_s, all_started_s) = times_in_log(log, NAME);
-    let creating_s = supervisor_began_s.zip(all_started_s).map(|(began, ended)| ended - began);
+    let (kernel_ready_s, all_started_s) = times_in_log(log, NAME);
+    let creating_s = kernel_ready_s.zip(all_started_s).map(|(began, ended)| ended - began);
     let runs = [&report.start_sweep, &report.check_sweep, &report.new_connections, &report.keep_alive];
     let identity = report.check_sweep.sweep.as_ref().and_then(|sweep| sweep.identity.as_ref());
     Figures {
@@ -234,7 +234,7 @@ fn figures(report: &DemoReport, machine: &Machine, log: &str) -> Figures {
         vms_answered: identity.map_or(0, |identity| identity.distinct_vms.min(identity.answers - identity.wrong_vm)),
         first_answered_s: first_s.map(|s| s + began_s),
         all_answered_s: sweep.and_then(|sweep| sweep.all_answered_s).map(|s| s + began_s),
-        supervisor_began_s,
+        kernel_ready_s,
         all_started_s,
         up_s: report.machine["started_seconds"].as_f64(),
         vms_started_per_s: creating_s.filter(|&s| s > 0.0).map(|s| f64::from(vms) / s),

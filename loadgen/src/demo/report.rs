@@ -59,13 +59,13 @@ pub struct Figures {
     pub first_answered_s: Option<f64>,
     /// When all had answered.
     pub all_answered_s: Option<f64>,
-    /// When the machine's log says that the supervisor began, by the machine's own clock.
-    pub supervisor_began_s: Option<f64>,
-    /// When the machine's log says that all VMs had been started, by the machine's own clock.
+    /// When the kernel was ready to run VMs, by the machine's own clock.
+    pub kernel_ready_s: Option<f64>,
+    /// When the supervisor had started all VMs, by the machine's own clock.
     pub all_started_s: Option<f64>,
     /// Seconds from the command to all VMs started, as `firn up` saw it, network and emulator included.
     pub up_s: Option<f64>,
-    /// VMs started per second, from the supervisor's beginning to the last one.
+    /// VMs started per second, from the kernel's being ready to the last one.
     pub vms_started_per_s: Option<f64>,
     /// Memory of the VMs after the load.
     pub memory: MemoryFigures,
@@ -153,15 +153,14 @@ impl MemoryFigures {
     }
 }
 
-/// Times of the machine's own clock: when the supervisor first spoke, and when it said that all VMs were started.
+/// Times of the machine's own clock: when the kernel wrote its first line, which it does when it is ready, and when
+/// the supervisor said that all VMs were started.
 #[must_use]
 pub fn times_in_log(log: &str, machine: &str) -> (Option<f64>, Option<f64>) {
-    let started = format!("fleet {machine}: ");
+    let started = format!("] vm 0| fleet {machine}: ");
     let time = |line: &str| line.strip_prefix('[')?.split_once(']')?.0.trim().parse::<f64>().ok();
-    let speaks = |line: &&str| line.contains("] vm 0| ");
-    let first = log.lines().find(speaks).and_then(time);
-    let last = log.lines().filter(speaks).find(|line| line.contains(&started) && line.ends_with(" started"));
-    (first, last.and_then(time))
+    let last = log.lines().find(|line| line.contains(&started) && line.ends_with(" started"));
+    (log.lines().find_map(time), last.and_then(time))
 }
 
 /// On what this was measured: the programs' versions, the host.
@@ -226,8 +225,8 @@ impl DemoReport {
         line("VMs answering", format!("{} of {}", human::count(f.vms_answered.into()), human::count(f.vms.into())));
         line("time to all answering", format!("{} from the machine's start", seconds(f.all_answered_s)));
         let rate = f.vms_started_per_s.map_or_else(|| "unknown".to_owned(), human::rate);
-        let boot = f.supervisor_began_s.map_or_else(String::new, |s| format!(" (the first {s:.2} s after power-on)"));
-        line("VMs started/s", format!("{rate}{boot}"));
+        let started = f.all_started_s.map_or_else(String::new, |s| format!(" (all started after {s:.2} s)"));
+        line("VMs started/s", format!("{rate}{started}"));
         line(
             "guest memory per VM",
             format!(
@@ -316,8 +315,8 @@ mod tests {
     fn the_machines_own_times_are_read_from_its_log() {
         let log = "[    0.100000] info  kernel\n[    0.250000] vm 0| plan of 3 VMs\n\
                    [    0.300000] vm 1| fleet demo: 9 VMs started\n[    0.750000] vm 0| fleet demo: 3 VMs started\n";
-        assert_eq!(times_in_log(log, "demo"), (Some(0.25), Some(0.75)));
-        assert_eq!(times_in_log(log, "other"), (Some(0.25), None));
+        assert_eq!(times_in_log(log, "demo"), (Some(0.1), Some(0.75)));
+        assert_eq!(times_in_log(log, "other"), (Some(0.1), None));
         assert_eq!(times_in_log("nonsense\n", "demo"), (None, None));
     }
 }

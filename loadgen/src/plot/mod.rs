@@ -82,7 +82,7 @@ pub fn throughput(runs: &[(&str, Colour, &Timeline, f64)]) -> Panel {
     Panel {
         title: "Throughput".to_owned(),
         x_label: "time, seconds".to_owned(),
-        x_kind: Kind::Linear,
+        x_kind: Kind::Time,
         y_label: "requests/s".to_owned(),
         y_kind: Kind::Linear,
         series,
@@ -152,7 +152,7 @@ pub fn answered(sweeps: &[(&str, Colour, &SweepReport, f64)]) -> Panel {
     Panel {
         title: "First answers".to_owned(),
         x_label: "time, seconds".to_owned(),
-        x_kind: Kind::Linear,
+        x_kind: Kind::Time,
         y_label: "targets that have answered".to_owned(),
         y_kind: Kind::Linear,
         series: series.collect(),

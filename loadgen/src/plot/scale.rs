@@ -3,8 +3,10 @@
 /// How an axis counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Evenly from 0.
+    /// Evenly from 0 to a round figure.
     Linear,
+    /// Evenly from 0 to the last value: seconds.
+    Time,
     /// A latency in microseconds, by powers of ten.
     Latency,
     /// A share of all, by nines: 90 %, 99 %, 99.9 % at equal distances.
@@ -46,6 +48,7 @@ impl Scale {
                 let step = linear_step(high.max(1e-9));
                 Self { kind, low: 0.0, high: (high.max(1e-9) / step).ceil() * step }
             }
+            Kind::Time => Self { kind, low: 0.0, high: high.max(1e-3) },
             Kind::Latency => {
                 let edges = |v: f64, up: bool| {
                     let decade = 10f64.powf(v.max(0.1).log10().floor());
@@ -71,7 +74,7 @@ impl Scale {
     #[must_use]
     pub fn place(&self, value: f64) -> f64 {
         let fraction = match self.kind {
-            Kind::Linear => (value - self.low) / (self.high - self.low),
+            Kind::Linear | Kind::Time => (value - self.low) / (self.high - self.low),
             Kind::Latency => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),
             Kind::Nines => nines(value) / self.high,
         };
@@ -83,7 +86,7 @@ impl Scale {
     pub fn ticks(&self) -> Vec<Tick> {
         let at = |value: f64, label: String| Tick { at: self.place(value), label };
         match self.kind {
-            Kind::Linear => {
+            Kind::Linear | Kind::Time => {
                 let step = linear_step(self.high);
                 let mut ticks = Vec::new();
                 let mut n = 0.0;
@@ -160,6 +163,7 @@ mod tests {
     fn ticks_are_round_figures() {
         assert_eq!(labels(Kind::Linear, &[0.0, 4600.0]), ["0", "1,000", "2,000", "3,000", "4,000", "5,000"]);
         assert_eq!(labels(Kind::Linear, &[0.9]), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(labels(Kind::Time, &[0.0, 10.2]), ["0", "5", "10"]);
         assert_eq!(labels(Kind::Latency, &[300.0, 4000.0]), ["200 µs", "500 µs", "1 ms", "2 ms", "5 ms"]);
         assert_eq!(labels(Kind::Latency, &[30.0, 2e6]), ["100 µs", "1 ms", "10 ms", "100 ms", "1 s"]);
         assert_eq!(labels(Kind::Nines, &[0.0, 0.9991]), ["0", "50", "90", "99", "99.9"]);
@@ -168,7 +172,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_value_has_a_place_and_order_is_kept(
-            kind in prop_oneof![Just(Kind::Linear), Just(Kind::Latency), Just(Kind::Nines)],
+            kind in prop_oneof![Just(Kind::Linear), Just(Kind::Time), Just(Kind::Latency), Just(Kind::Nines)],
             values in proptest::collection::vec(0.0f64..1e9, 0..20),
         ) {
             let values: Vec<f64> =
