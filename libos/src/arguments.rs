@@ -47,8 +47,8 @@ pub fn parse_or<T: FromStr>(name: &'static str, default: T) -> Result<T, BadArgu
 }
 
 fn find<'a>(arguments: &'a str, name: &str) -> Option<&'a str> {
-    let values = arguments.split_ascii_whitespace().filter_map(|word| word.split_once('='));
-    values.filter(|&(found, _)| found == name).last().map(|(_, value)| value)
+    let mut values = arguments.split_ascii_whitespace().filter_map(|word| word.split_once('='));
+    values.rfind(|&(found, _)| found == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]

@@ -59,12 +59,12 @@ mod host;
 #[cfg(not(firn_guest))]
 pub use host::{block_on, console, registers};
 
-#[cfg(any(firn_guest, test))]
-#[cfg_attr(not(firn_guest), expect(dead_code, reason = "the host tests it, only guests allocate with it"))]
-mod heap;
 #[cfg(all(test, not(firn_guest)))]
 #[path = "guest/copy.rs"]
 mod copy;
+#[cfg(any(firn_guest, test))]
+#[cfg_attr(not(firn_guest), expect(dead_code, reason = "the host tests it, only guests allocate with it"))]
+mod heap;
 
 pub use arguments::arguments;
 pub use libos_macros::main;

@@ -34,7 +34,7 @@ impl Generator {
 /// Fills `bytes` with random bytes that nobody can guess.
 pub fn fill(bytes: &mut [u8]) {
     platform::with_generator(|generator| {
-        generator.fill(bytes, crate::registers().generation, |seed| platform::seed(seed));
+        generator.fill(bytes, crate::registers().generation, platform::seed);
     });
 }
 

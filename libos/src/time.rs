@@ -67,13 +67,11 @@ pub fn since_epoch() -> Duration {
 }
 
 /// Sleeps for a while.
-#[must_use]
 pub fn sleep(duration: Duration) -> Sleep {
     sleep_until(Instant::now() + duration)
 }
 
 /// Sleeps until a point in time.
-#[must_use]
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, timer: platform::Timer::new() }
 }

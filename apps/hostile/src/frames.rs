@@ -9,7 +9,7 @@ use virtual_isa::layout::{CONTROL_PAGE, TRANSMIT_RING, TRANSMIT_RING_BYTES};
 #[must_use]
 pub fn word(at: usize) -> &'static AtomicU32 {
     // SAFETY: the page is there for as long as the VM is, and is used through atomics only.
-    unsafe { &*((CONTROL_PAGE as usize + at) as *const AtomicU32) }
+    unsafe { &*(CONTROL_PAGE as *const AtomicU32).byte_add(at) }
 }
 
 /// A frame to this VM itself that the switch would forward: IPv4, from and to its own address.
@@ -36,13 +36,13 @@ pub fn send(bytes: &[u8], length: u32) {
     let head = word(TRANSMIT_HEAD).load(Ordering::Relaxed);
     let at = head % TRANSMIT_RING_BYTES;
     // Programs here send one record or two: it never wraps.
-    let record = TRANSMIT_RING as usize + at as usize;
     let room = (TRANSMIT_RING_BYTES - at - 8) as usize;
     let used = bytes.len().min(room);
     // SAFETY: the record lies in the ring, which nobody else uses in this program.
     unsafe {
-        (record as *mut u64).write_volatile(u64::from(length));
-        core::ptr::copy_nonoverlapping(bytes.as_ptr(), (record + 8) as *mut u8, used);
+        let record = (TRANSMIT_RING as *mut u64).byte_add(at as usize);
+        record.write_volatile(u64::from(length));
+        core::ptr::copy_nonoverlapping(bytes.as_ptr(), record.add(1).cast(), used);
     }
     let taken = u32::try_from(used).unwrap_or(0).next_multiple_of(8) + 8;
     word(TRANSMIT_HEAD).store(head.wrapping_add(taken), Ordering::Release);

@@ -41,8 +41,7 @@ fn poll(pending: Pending, _now_ns: u64) {
         GATE.with(|gate| {
             // SAFETY: no trap happens while the messages are taken.
             let bytes = unsafe { completion_ring() };
-            let ring =
-                Consumer { control: control(), head_at: COMPLETION_HEAD, tail_at: COMPLETION_TAIL, bytes };
+            let ring = Consumer { control: control(), head_at: COMPLETION_HEAD, tail_at: COMPLETION_TAIL, bytes };
             gate.tickets.take_messages(&ring);
         });
     }
@@ -63,12 +62,11 @@ impl Drop for Ticket {
 /// # Errors
 /// What the kernel says, or that this VM has no gate.
 pub async fn call(operation: Operation<'_>) -> Result<Answer, Error> {
-    let ticket = poll_fn(|context| {
-        match with(|tickets| tickets.poll_send(&mut requests(), operation, context.waker())) {
+    let ticket =
+        poll_fn(|context| match with(|tickets| tickets.poll_send(&mut requests(), operation, context.waker())) {
             Ok(poll) => poll,
             Err(e) => core::task::Poll::Ready(Err(e)),
-        }
-    });
+        });
     let ticket = Ticket(ticket.await?);
     poll_fn(|context| match with(|tickets| tickets.poll_answer(ticket.0, context.waker())) {
         Ok(poll) => poll,

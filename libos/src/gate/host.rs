@@ -6,7 +6,6 @@ use super::{Answer, Error, Event, Operation};
 ///
 /// # Errors
 /// Always `NotPermitted` on the host.
-#[expect(clippy::unused_async, reason = "the same interface as in a VM")]
 pub async fn call(_operation: Operation<'_>) -> Result<Answer, Error> {
     Err(Error::NotPermitted)
 }

@@ -68,9 +68,9 @@ fn take_input(input: &mut Input) {
     let (head, tail) = (index(control(), CONSOLE_HEAD), index(control(), CONSOLE_TAIL));
     let mut at = tail.load(Ordering::Relaxed);
     while at != head.load(Ordering::Acquire) && input.lines.len() < MAX_LINES {
-        let address = CONTROL_PAGE as usize + CONSOLE_INPUT + (at % CONSOLE_INPUT_BYTES) as usize;
+        let offset = CONSOLE_INPUT + (at % CONSOLE_INPUT_BYTES) as usize;
         // SAFETY: a byte of the control page, which is there for as long as the VM is.
-        let byte = unsafe { &*(address as *const AtomicU8) }.load(Ordering::Relaxed);
+        let byte = unsafe { &*(CONTROL_PAGE as *const AtomicU8).add(offset) }.load(Ordering::Relaxed);
         at = at.wrapping_add(1);
         if let Some(line) = input.line.push(byte) {
             input.lines.push_back(line);

@@ -40,7 +40,9 @@ mod tests {
     #[test]
     fn every_length_and_overlap_is_moved_right() {
         for length in (0..300).chain([511, 512, 513, 1000, 4096, 5000]) {
-            for (to, from) in [(0, 0), (0, 6000), (6000, 0), (1, 0), (0, 1), (16, 0), (0, 16), (63, 0), (0, 63), (200, 7)] {
+            for (to, from) in
+                [(0, 0), (0, 6000), (6000, 0), (1, 0), (0, 1), (16, 0), (0, 16), (63, 0), (0, 63), (200, 7)]
+            {
                 let mut memory = pattern(12_000);
                 let mut model = memory.clone();
                 model.copy_within(from..from + length, to);

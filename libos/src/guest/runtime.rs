@@ -74,10 +74,10 @@ pub(crate) fn run() -> ! {
         READY.0.run(BATCH);
         let pending = Pending::from_bits_truncate(index(control(), PENDING).swap(0, Ordering::Acquire));
         let drivers = DRIVERS.with(|drivers| *drivers);
-        for driver in drivers.iter().flatten() {
-            (driver.poll)(pending, registers::now_ns());
-        }
         let now = registers::now_ns();
+        for driver in drivers.iter().flatten() {
+            (driver.poll)(pending, now);
+        }
         while let Some(waker) = with_timers(|timers| timers.pop_due(now)) {
             waker.wake();
         }

@@ -53,11 +53,11 @@ fn build() -> Network {
 }
 
 /// Works on the network, after which it may have something to send.
-fn with<R>(work: impl FnOnce(&mut Stack<OwnRings>, u64) -> R) -> R {
+fn with<R>(work: impl FnOnce(&mut Stack<OwnRings>) -> R) -> R {
     NETWORK.with(|network| {
         let network = network.get_or_insert_with(build);
         network.is_dirty = true;
-        work(&mut network.stack, registers::now_ns())
+        work(&mut network.stack)
     })
 }
 
@@ -85,7 +85,7 @@ fn poll_at(_now_ns: u64) -> Option<u64> {
 /// What has happened to this VM's connections so far.
 #[must_use]
 pub fn counters() -> Counters {
-    with(|stack, _| stack.counters)
+    with(|stack| stack.counters)
 }
 
 /// A TCP socket that waits for connections.
@@ -109,7 +109,7 @@ impl TcpListener {
     /// As [`TcpListener::bind`].
     pub fn bind_with(address: impl Into<SocketAddr>, options: ListenOptions) -> Result<Self, Error> {
         let address = only_v4(address.into())?;
-        let index = with(|stack, _| stack.listen(address, options))?;
+        let index = with(|stack| stack.listen(address, options))?;
         Ok(Self { index })
     }
 
@@ -118,7 +118,7 @@ impl TcpListener {
     /// # Errors
     /// None in a VM.
     pub async fn accept(&self) -> Result<(TcpStream, SocketAddrV4), Error> {
-        let accept = |context: &mut Context<'_>| with(|stack, _| stack.poll_accept(self.index, context.waker()));
+        let accept = |context: &mut Context<'_>| with(|stack| stack.poll_accept(self.index, context.waker()));
         let (handle, peer) = poll_fn(accept).await;
         Ok((TcpStream { handle }, peer))
     }
@@ -128,13 +128,13 @@ impl TcpListener {
     /// # Errors
     /// None in a VM.
     pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
-        with(|stack, _| stack.listener_address(self.index)).ok_or(Error::Closed)
+        with(|stack| stack.listener_address(self.index)).ok_or(Error::Closed)
     }
 }
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        with(|stack, now| stack.close_listener(self.index, now));
+        with(|stack| stack.close_listener(self.index, registers::now_ns()));
     }
 }
 
@@ -151,10 +151,10 @@ impl TcpStream {
     /// If nobody listens or answers there, or there is no memory for it.
     pub async fn connect(address: impl Into<SocketAddr>) -> Result<Self, Error> {
         let address = only_v4(address.into())?;
-        let handle = with(|stack, now| stack.connect(address, ListenOptions::default(), now))?;
+        let handle = with(|stack| stack.connect(address, ListenOptions::default(), registers::now_ns()))?;
         // Released if it is dropped meanwhile.
         let stream = Self { handle };
-        poll_fn(|context| with(|stack, now| stack.poll_connected(handle, context.waker(), now))).await?;
+        poll_fn(|context| with(|stack| stack.poll_connected(handle, context.waker(), registers::now_ns()))).await?;
         Ok(stream)
     }
 
@@ -163,7 +163,7 @@ impl TcpStream {
     /// # Errors
     /// If the connection is no more.
     pub async fn read(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        poll_fn(|context| with(|stack, _| stack.poll_read(self.handle, bytes, context.waker()))).await
+        poll_fn(|context| with(|stack| stack.poll_read(self.handle, bytes, context.waker()))).await
     }
 
     /// Writes some of `bytes`, and returns how many.
@@ -171,7 +171,7 @@ impl TcpStream {
     /// # Errors
     /// If the connection is no more, or was closed on this side.
     pub async fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
-        poll_fn(|context| with(|stack, _| stack.poll_write(self.handle, bytes, context.waker()))).await
+        poll_fn(|context| with(|stack| stack.poll_write(self.handle, bytes, context.waker()))).await
     }
 
     /// Ends the stream to the peer. What comes from it can still be read.
@@ -179,7 +179,7 @@ impl TcpStream {
     /// # Errors
     /// None in a VM.
     pub fn close_write(&self) -> Result<(), Error> {
-        with(|stack, _| stack.close_write(self.handle));
+        with(|stack| stack.close_write(self.handle));
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl TcpStream {
     /// # Errors
     /// None in a VM.
     pub fn set_nodelay(&self, nodelay: bool) -> Result<(), Error> {
-        with(|stack, _| stack.set_nodelay(self.handle, nodelay));
+        with(|stack| stack.set_nodelay(self.handle, nodelay));
         Ok(())
     }
 
@@ -197,7 +197,7 @@ impl TcpStream {
     /// # Errors
     /// If the connection is no more.
     pub fn peer_addr(&self) -> Result<SocketAddrV4, Error> {
-        with(|stack, _| stack.addresses(self.handle)).map(|(peer, _)| peer).ok_or(Error::ConnectionReset)
+        with(|stack| stack.addresses(self.handle)).map(|(peer, _)| peer).ok_or(Error::ConnectionReset)
     }
 
     /// This side's address.
@@ -205,13 +205,13 @@ impl TcpStream {
     /// # Errors
     /// If the connection is no more.
     pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
-        with(|stack, _| stack.addresses(self.handle)).map(|(_, own)| own).ok_or(Error::ConnectionReset)
+        with(|stack| stack.addresses(self.handle)).map(|(_, own)| own).ok_or(Error::ConnectionReset)
     }
 }
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
-        with(|stack, now| stack.release(self.handle, now));
+        with(|stack| stack.release(self.handle, registers::now_ns()));
     }
 }
 
@@ -230,7 +230,7 @@ impl UdpSocket {
     /// If the port is taken, the address is not ours, or there is no memory for it.
     pub fn bind(address: impl Into<SocketAddr>) -> Result<Self, Error> {
         let address = only_v4(address.into())?;
-        let handle = with(|stack, _| stack.bind_udp(address))?;
+        let handle = with(|stack| stack.bind_udp(address))?;
         Ok(Self { handle })
     }
 
@@ -240,7 +240,7 @@ impl UdpSocket {
     /// None in a VM.
     pub async fn recv_from(&self, bytes: &mut [u8]) -> Result<(usize, SocketAddrV4), Error> {
         let receive = |context: &mut Context<'_>| -> Poll<_> {
-            with(|stack, _| stack.poll_recv_from(self.handle, bytes, context.waker()))
+            with(|stack| stack.poll_recv_from(self.handle, bytes, context.waker()))
         };
         Ok(poll_fn(receive).await)
     }
@@ -251,7 +251,7 @@ impl UdpSocket {
     /// If it is too large, or the address cannot be reached.
     pub async fn send_to(&self, bytes: &[u8], to: impl Into<SocketAddr>) -> Result<(), Error> {
         let to = only_v4(to.into())?;
-        poll_fn(|context| with(|stack, _| stack.poll_send_to(self.handle, bytes, to, context.waker()))).await
+        poll_fn(|context| with(|stack| stack.poll_send_to(self.handle, bytes, to, context.waker()))).await
     }
 
     /// The address it is bound to.
@@ -259,12 +259,12 @@ impl UdpSocket {
     /// # Errors
     /// None in a VM.
     pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
-        Ok(with(|stack, _| stack.udp_address(self.handle)))
+        Ok(with(|stack| stack.udp_address(self.handle)))
     }
 }
 
 impl Drop for UdpSocket {
     fn drop(&mut self) {
-        with(|stack, _| stack.release_udp(self.handle));
+        with(|stack| stack.release_udp(self.handle));
     }
 }

@@ -27,8 +27,8 @@ pub use host::{TcpListener, TcpStream, UdpSocket};
 #[cfg(all(test, not(firn_guest)))]
 mod tests;
 
-pub use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::fmt;
+pub use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 /// What went wrong with a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

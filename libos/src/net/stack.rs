@@ -17,8 +17,8 @@ use smoltcp::phy::{Device, TxToken};
 use smoltcp::socket::{tcp, udp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
-    HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv4Repr,
-    TcpControl, TcpPacket, TcpRepr,
+    HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl,
+    TcpPacket, TcpRepr,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -185,9 +185,9 @@ impl<M: FrameMemory> Stack<M> {
         loop {
             self.device.take_blocked();
             let has_more = self.take_packets(now, now_ns);
-            while self.interface.poll_egress(now, &mut self.device, &mut self.sockets)
-                == PollResult::SocketStateChanged
-            {}
+            while self.interface.poll_egress(now, &mut self.device, &mut self.sockets) == PollResult::SocketStateChanged
+            {
+            }
             // Resets of what this gives up go out at once.
             if self.sweep(now_ns) {
                 self.interface.poll_egress(now, &mut self.device, &mut self.sockets);
@@ -630,8 +630,7 @@ impl<M: FrameMemory> Stack<M> {
         if self.buffer_bytes + 2 * UDP_BYTES > self.max_buffer_bytes {
             return Err(Error::NoMemory);
         }
-        let buffer =
-            || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BYTES]);
+        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BYTES]);
         let mut socket = udp::Socket::new(buffer(), buffer());
         socket.bind(port).map_err(|_| Error::BadAddress)?;
         self.nr_udp += 1;

@@ -92,8 +92,10 @@ impl Lab {
             self.server.poll(self.now);
             self.client.poll(self.now);
             let mut has_moved = false;
-            has_moved |= Self::carry(&mut self.server, &mut self.client, SERVER, self.loses, &mut self.frames, &mut self.log);
-            has_moved |= Self::carry(&mut self.client, &mut self.server, CLIENT, self.loses, &mut self.frames, &mut self.log);
+            has_moved |=
+                Self::carry(&mut self.server, &mut self.client, SERVER, self.loses, &mut self.frames, &mut self.log);
+            has_moved |=
+                Self::carry(&mut self.client, &mut self.server, CLIENT, self.loses, &mut self.frames, &mut self.log);
             if !has_moved {
                 return;
             }
