@@ -37,6 +37,8 @@ pub struct Outside {
     pub serial: String,
     /// Bytes that are typed.
     pub typed: VecDeque<u8>,
+    /// Bytes that will be typed while a guest runs: after how many of its steps each.
+    pub typed_later: VecDeque<(u32, u8)>,
     /// The status of a power-off.
     pub power_off: Option<u8>,
     /// Times the processor halted with nothing to wait for.
@@ -45,6 +47,20 @@ pub struct Outside {
     pub allocations_left: Option<u64>,
     /// The time.
     pub now: u64,
+}
+
+impl Outside {
+    /// Types the next byte if its time has come, which interrupts the guest that runs.
+    fn type_now(&mut self) -> bool {
+        let Some((steps, byte)) = self.typed_later.front_mut() else { return false };
+        let Some(left) = steps.checked_sub(1) else {
+            self.typed.push_back(*byte);
+            self.typed_later.pop_front();
+            return true;
+        };
+        *steps = left;
+        false
+    }
 }
 
 /// A factory of programs: what the VM of that number runs.
@@ -288,6 +304,9 @@ impl Processor for Machine {
                 outside.now += STEP_NS;
                 if self.alarm <= Nanos(outside.now) {
                     self.alarm = Nanos::NEVER;
+                    break Exit::Interrupt;
+                }
+                if outside.type_now() {
                     break Exit::Interrupt;
                 }
             }

@@ -333,6 +333,16 @@ fn typed_bytes_reach_the_supervisor() {
 }
 
 #[test]
+fn bytes_typed_while_the_supervisor_runs_reach_it() {
+    let mut lab = Lab::new(512, |_| Box::new(|_: &mut Cpu<'_>| Ok(idle_for_ever())));
+    let text: Vec<u8> = (0..200).map(|i| b'a' + i % 26).collect();
+    lab.outside_mut().typed_later.extend(text.iter().map(|&byte| (u32::from(byte) % 3, byte)));
+    lab.until("the text", |lab| lab.outside().typed_later.is_empty());
+    lab.turns(20);
+    assert_eq!(lab.desk().typed, text);
+}
+
+#[test]
 fn a_guest_that_floods_its_console_is_cut_off() {
     let mut lab = Lab::new(512, |_| {
         Box::new(|cpu: &mut Cpu<'_>| {

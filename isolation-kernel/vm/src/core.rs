@@ -154,7 +154,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     /// One turn of the loop: what has arrived, what is due, then one VM or a halt.
     pub fn turn(&mut self) {
         self.poll_wire(None);
-        self.poll_serial();
+        self.poll_serial(None);
         self.fire_timers();
         self.retry_blocked();
         self.tell_supervisor();
@@ -304,7 +304,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         if let Err(cause) = self.fill_receive_ring(vm) {
             return After::End(cause);
         }
-        self.poll_serial();
+        self.poll_serial(Some(vm));
         self.fire_timers();
         if self.scheduler.is_over(ran_ns) {
             return After::Yield;
@@ -320,25 +320,34 @@ impl<'b, H: Hardware> Core<'b, H> {
         After::Resume
     }
 
-    /// Moves what was typed into the supervisor's console ring.
-    fn poll_serial(&mut self) {
-        let Some(byte) = self.hw.read_byte() else { return };
-        let mut byte = Some(byte);
-        let Some(mut vm) = self.vms.take(SUPERVISOR) else {
-            return;
-        };
+    /// Moves what was typed into the supervisor's console ring. `current` is the VM that was running.
+    fn poll_serial(&mut self, current: Option<&mut Vm<H>>) {
+        let Some(first) = self.hw.read_byte() else { return };
+        if let Some(vm) = current
+            && vm.number == SUPERVISOR
+        {
+            self.type_bytes(vm, first);
+        } else if let Some(mut vm) = self.vms.take(SUPERVISOR) {
+            let any = self.type_bytes(&mut vm, first);
+            if any && vm.state == State::Idle && vm.enabled & Pending::CONSOLE.bits() != 0 {
+                self.make_runnable(&mut vm);
+            }
+            self.vms.put(vm);
+        }
+    }
+
+    /// Puts this byte and those behind it into the supervisor's console ring. Says whether one found room.
+    fn type_bytes(&mut self, vm: &mut Vm<H>, first: u8) -> bool {
         let mut any = false;
+        let mut byte = Some(first);
         while let Some(typed) = byte {
             any |= vm.type_byte(&mut self.hw, typed);
             byte = self.hw.read_byte();
         }
         if any {
             vm.set_pending(&mut self.hw, Pending::CONSOLE);
-            if vm.state == State::Idle && vm.enabled & Pending::CONSOLE.bits() != 0 {
-                self.make_runnable(&mut vm);
-            }
         }
-        self.vms.put(vm);
+        any
     }
 
     /// Notes an event for the supervisor; if too many wait it is lost and counted.
