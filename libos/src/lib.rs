@@ -98,7 +98,7 @@ pub mod start_up {
             match self {
                 Ok(()) => 0,
                 Err(e) => {
-                    log::error!("{e:#}");
+                    log::error!(target: "main", "{e:#}");
                     1
                 }
             }

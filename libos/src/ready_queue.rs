@@ -5,6 +5,9 @@ use async_task::{Runnable, Task};
 use core::cell::RefCell;
 use core::future::Future;
 
+/// Tasks the queue keeps room for.
+const KEPT_CAPACITY: usize = 16;
+
 /// Tasks that are ready, oldest first.
 pub(crate) struct ReadyQueue {
     ready: RefCell<VecDeque<Runnable>>,
@@ -44,6 +47,14 @@ impl ReadyQueue {
 
     pub fn is_empty(&self) -> bool {
         self.ready.borrow().is_empty()
+    }
+
+    /// Gives back what a burst of tasks has left, when the queue is empty.
+    pub fn trim(&self) {
+        let mut ready = self.ready.borrow_mut();
+        if ready.is_empty() && ready.capacity() > KEPT_CAPACITY {
+            *ready = VecDeque::new();
+        }
     }
 }
 
@@ -88,6 +99,20 @@ mod tests {
         queue.run(1000);
         assert_eq!(count.get(), 12);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_burst_leaves_nothing_behind() {
+        let queue: &'static ReadyQueue = Box::leak(Box::new(ReadyQueue::new()));
+        for _ in 0..100 {
+            // SAFETY: one thread, and the queue lives for ever.
+            unsafe { queue.spawn(async {}) }.detach();
+        }
+        queue.trim();
+        assert!(!queue.is_empty());
+        queue.run(1000);
+        queue.trim();
+        assert_eq!(queue.ready.borrow().capacity(), 0);
     }
 
     #[test]

@@ -128,9 +128,8 @@ pub async fn start_all<M: Machine>(office: &Rc<Office<M>>) {
     let nr_services = services.len();
     let queue = Rc::new(RefCell::new(Queue { services, service: 0, offset: 0 }));
     let failures = Rc::new(RefCell::new(alloc::vec![0u32; nr_services]));
-    let workers: Vec<_> = (0..IN_FLIGHT)
-        .map(|_| libos::task::spawn(work(office.clone(), queue.clone(), failures.clone())))
-        .collect();
+    let workers: Vec<_> =
+        (0..IN_FLIGHT).map(|_| libos::task::spawn(work(office.clone(), queue.clone(), failures.clone()))).collect();
     for worker in workers {
         worker.await;
     }

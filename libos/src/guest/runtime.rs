@@ -82,6 +82,7 @@ pub(crate) fn run() -> ! {
             waker.wake();
         }
         if READY.0.is_empty() {
+            READY.0.trim();
             let timer = with_timers(|timers| timers.next_deadline());
             let devices = drivers.iter().flatten().filter_map(|driver| (driver.poll_at)(now));
             // No wake-up is lost: what has become pending since the swap ends the `idle` at once.

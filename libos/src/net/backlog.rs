@@ -52,6 +52,13 @@ impl Listener {
         self.open.retain(|&other| other != handle);
     }
 
+    /// Gives back what a burst of connections has left.
+    pub fn trim(&mut self) {
+        if self.open.is_empty() {
+            self.open = VecDeque::new();
+        }
+    }
+
     /// The connection that has waited longest. If there is none, `waker` is woken for the next.
     pub fn accept(&mut self, waker: &Waker) -> Option<SocketHandle> {
         let next = self.open.pop_front();

@@ -348,6 +348,7 @@ impl<M: FrameMemory> Stack<M> {
         if self.connections.is_empty() && self.nr_udp == 0 && self.connections.capacity() > 8 {
             self.connections = Vec::new();
             self.sockets = SocketSet::new(Vec::new());
+            self.listeners.iter_mut().flatten().for_each(Listener::trim);
         }
     }
 

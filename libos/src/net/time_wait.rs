@@ -79,8 +79,9 @@ pub(crate) struct TimeWait {
 }
 
 impl TimeWait {
-    pub const fn new() -> Self {
-        Self { records: VecDeque::new() }
+    pub fn new() -> Self {
+        // At once: if it grew under load, it would hold on to the end of a heap that had grown with it.
+        Self { records: VecDeque::with_capacity(MOST) }
     }
 
     /// Remembers a connection. Returns whether another had to be forgotten early for it.
