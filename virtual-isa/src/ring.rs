@@ -210,7 +210,7 @@ mod tests {
             let mut model = VecDeque::new();
             for (n, (push, length)) in steps.into_iter().enumerate() {
                 if push {
-                    let record: Vec<u8> = (0..length).map(|i| (i * 7 + n) as u8).collect();
+                    let record: Vec<u8> = (0..length).map(|i| (i * 7 + n).to_le_bytes()[0]).collect();
                     if ring.push(&record) {
                         model.push_back(record);
                     } else {
