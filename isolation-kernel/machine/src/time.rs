@@ -79,10 +79,30 @@ fn sample(read: impl Fn() -> u64) -> (u64, u64) {
     (best.1, best.2)
 }
 
-/// Measures time-stamp counter and local timer; `None` without a reference that runs. `scratch` is a page for the
-/// hypervisor to write to.
-pub fn measure(apic: &Apic, scratch: &Page) -> Option<Measured> {
-    let base = counter();
+/// How often to measure, if a busy host stops the machine for so long that the timer runs out.
+const ATTEMPTS: u32 = 20;
+
+/// Whether the interval timer has run out, and counts on from its highest value.
+fn pit_has_ended() -> bool {
+    // SAFETY: the timer's ports; reads the status of channel 0, of which the highest bit is the output.
+    unsafe {
+        Port::<u8>::new(0x43).write(0xe2);
+        Port::<u8>::new(0x40).read() & 0x80 != 0
+    }
+}
+
+/// Counts that passed in the same time.
+struct Interval {
+    tsc: u64,
+    /// Of the interval timer; 0 if it ran out or is not there.
+    pit: u64,
+    timer: u64,
+    /// Of the time-stamp counter, while the local timer counted that.
+    timer_tsc: u64,
+}
+
+/// Lets some time pass.
+fn interval(apic: &Apic) -> Interval {
     pit_start();
     // Mode 0 counts from the load on; a timer that is not there reads as all ones for ever.
     let (tsc_start, pit_at_start) = sample(|| u64::from(pit_read()));
@@ -102,15 +122,31 @@ pub fn measure(apic: &Apic, scratch: &Page) -> Option<Measured> {
     let (tsc_end, pit_at_end) = sample(|| u64::from(pit_read()));
     let (timer_tsc_end, timer_end) = sample(|| u64::from(apic.timer_count()));
     apic.start_timer(0);
+    Interval {
+        tsc: tsc_end - tsc_start,
+        pit: if pit_has_ended() { 0 } else { pit_at_start.saturating_sub(pit_at_end) },
+        timer: timer_start.saturating_sub(timer_end),
+        timer_tsc: timer_tsc_end - timer_tsc_start,
+    }
+}
 
+/// Measures time-stamp counter and local timer; `None` without a reference that runs. `scratch` is a page for the
+/// hypervisor to write to.
+pub fn measure(apic: &Apic, scratch: &Page) -> Option<Measured> {
+    let base = counter();
     let told = told_by_cpuid().or_else(|| told_by_hypervisor(scratch));
-    let pit = frequency(tsc_end - tsc_start, pit_at_start.saturating_sub(pit_at_end), PIT_HZ);
-    let (tsc_hz, source) = match (told, pit) {
-        (Some(told), _) => told,
-        (None, Some(hz)) => (hz, "interval timer"),
-        (None, None) => return None,
+    let mut passed = interval(apic);
+    for _ in 1..ATTEMPTS {
+        if told.is_some() || passed.pit != 0 {
+            break;
+        }
+        passed = interval(apic);
+    }
+    let (tsc_hz, source) = match told {
+        Some(told) => told,
+        None => (frequency(passed.tsc, passed.pit, PIT_HZ)?, "interval timer"),
     };
-    let timer_hz = frequency(timer_start.checked_sub(timer_end)?, timer_tsc_end - timer_tsc_start, tsc_hz)?;
+    let timer_hz = frequency(passed.timer, passed.timer_tsc, tsc_hz)?;
     let scale = scale_of(tsc_hz);
     BASE.store(base, Ordering::Relaxed);
     SCALE.store(scale, Ordering::Relaxed);
