@@ -343,9 +343,10 @@ impl<M: FrameMemory> Stack<M> {
         self.shrink();
     }
 
-    /// Gives the tables back that a burst of connections has left, once it is over.
+    /// Gives the tables back when there is nothing in them. However small, one that was made in a burst may lie at the
+    /// end of a heap that is otherwise free, and hold on to all of it.
     fn shrink(&mut self) {
-        if self.connections.is_empty() && self.nr_udp == 0 && self.connections.capacity() > 8 {
+        if self.connections.is_empty() && self.nr_udp == 0 {
             self.connections = Vec::new();
             self.sockets = SocketSet::new(Vec::new());
             self.listeners.iter_mut().flatten().for_each(Listener::trim);
