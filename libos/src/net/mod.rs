@@ -11,6 +11,8 @@ mod backlog;
 #[cfg(any(firn_guest, test))]
 mod device;
 #[cfg(any(firn_guest, test))]
+mod program;
+#[cfg(any(firn_guest, test))]
 mod stack;
 #[cfg(any(firn_guest, test))]
 mod time_wait;

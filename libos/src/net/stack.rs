@@ -4,18 +4,18 @@
 //! Nothing is allocated before it is needed: a listener is a port number, a connection gets its buffers when its
 //! SYN arrives and gives them back when it is over. The time is an argument.
 
+use super::SocketAddrV4;
 use super::backlog::Listener;
 use super::device::{FrameMemory, Link, RingDevice};
+use super::program::FIRST_EPHEMERAL;
 use super::time_wait::{Segment, TimeWait, Verdict};
-use super::{Error, ListenOptions, SocketAddrV4};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use core::task::{Poll, Waker};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, TxToken};
-use smoltcp::socket::{tcp, udp};
-use smoltcp::time::{Duration, Instant};
+use smoltcp::socket::tcp;
+use smoltcp::time::Instant;
 use smoltcp::wire::{
     HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl,
     TcpPacket, TcpRepr,
@@ -27,28 +27,16 @@ const SECOND_NS: u64 = 1_000_000_000;
 const HALF_OPEN_NS: u64 = 5 * SECOND_NS;
 
 /// A `connect` without an answer by then has failed.
-const CONNECT_NS: u64 = 20 * SECOND_NS;
+pub(super) const CONNECT_NS: u64 = 20 * SECOND_NS;
 
 /// A closed connection whose peer has acknowledged everything may go on sending that long.
 const FIN_WAIT_NS: u64 = 10 * SECOND_NS;
 
 /// A closed connection is over by then, whatever its peer does.
-const LINGER_NS: u64 = 120 * SECOND_NS;
-
-/// A peer that acknowledges nothing for that long is given up.
-const PEER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const LINGER_NS: u64 = 120 * SECOND_NS;
 
 /// Packets taken in one go, before answers go out.
 const INGRESS_BATCH: usize = 64;
-
-/// First port of those that are chosen for who does not care.
-const FIRST_EPHEMERAL: u16 = 49_152;
-
-/// Datagrams that wait in a UDP socket, each way.
-const UDP_PACKETS: usize = 8;
-
-/// Bytes of datagrams that wait in a UDP socket, each way.
-const UDP_BYTES: usize = 4096;
 
 /// What a stack is built with.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +69,7 @@ pub struct Counters {
 
 /// Whose a TCP socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
+pub(super) enum Owner {
     /// A listener's, half-open.
     HalfOpen(usize),
     /// A listener's, to be accepted.
@@ -94,10 +82,10 @@ enum Owner {
     Lingering,
 }
 
-struct Connection {
-    handle: SocketHandle,
-    owner: Owner,
-    deadline_ns: u64,
+pub(super) struct Connection {
+    pub(super) handle: SocketHandle,
+    pub(super) owner: Owner,
+    pub(super) deadline_ns: u64,
     buffer_bytes: usize,
 }
 
@@ -112,17 +100,17 @@ enum Screened {
 
 /// A VM's TCP/IP stack.
 pub(crate) struct Stack<M> {
-    device: RingDevice<M>,
-    interface: Interface,
-    sockets: SocketSet<'static>,
-    connections: Vec<Connection>,
-    nr_udp: usize,
-    listeners: Vec<Option<Listener>>,
+    pub(super) device: RingDevice<M>,
+    pub(super) interface: Interface,
+    pub(super) sockets: SocketSet<'static>,
+    pub(super) connections: Vec<Connection>,
+    pub(super) nr_udp: usize,
+    pub(super) listeners: Vec<Option<Listener>>,
     time_wait: TimeWait,
-    address: Ipv4Addr,
-    next_port: u16,
-    buffer_bytes: usize,
-    max_buffer_bytes: usize,
+    pub(super) address: Ipv4Addr,
+    pub(super) next_port: u16,
+    pub(super) buffer_bytes: usize,
+    pub(super) max_buffer_bytes: usize,
     /// Something was not sent for want of room: only the transmit ring's interrupt helps.
     is_blocked: bool,
     pub counters: Counters,
@@ -134,7 +122,7 @@ fn micros(now_ns: u64) -> Instant {
 }
 
 /// The IPv4 address in one of smoltcp's.
-fn address_of(endpoint: IpEndpoint) -> SocketAddrV4 {
+pub(super) fn address_of(endpoint: IpEndpoint) -> SocketAddrV4 {
     let IpAddress::Ipv4(address) = endpoint.addr;
     SocketAddrV4::new(address, endpoint.port)
 }
@@ -326,7 +314,7 @@ impl<M: FrameMemory> Stack<M> {
         });
     }
 
-    fn add(&mut self, socket: tcp::Socket<'static>, owner: Owner, deadline_ns: u64) -> SocketHandle {
+    pub(super) fn add(&mut self, socket: tcp::Socket<'static>, owner: Owner, deadline_ns: u64) -> SocketHandle {
         let buffer_bytes = socket.recv_capacity() + socket.send_capacity();
         self.buffer_bytes += buffer_bytes;
         let handle = self.sockets.add(socket);
@@ -345,7 +333,7 @@ impl<M: FrameMemory> Stack<M> {
 
     /// Gives the tables back when there is nothing in them. However small, one that was made in a burst may lie at the
     /// end of a heap that is otherwise free, and hold on to all of it.
-    fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if self.connections.is_empty() && self.nr_udp == 0 {
             self.connections = Vec::new();
             self.sockets = SocketSet::new(Vec::new());
@@ -449,250 +437,6 @@ impl<M: FrameMemory> Stack<M> {
         }
     }
 
-    // What the program does.
-
-    fn is_port_free(&self, port: u16) -> bool {
-        let is_listened_on = self.listeners.iter().flatten().any(|l| l.port == port);
-        let is_connected = self.connections.iter().any(|c| {
-            let socket = self.sockets.get::<tcp::Socket<'_>>(c.handle);
-            socket.local_endpoint().is_some_and(|local| local.port == port)
-        });
-        !is_listened_on && !is_connected
-    }
-
-    fn choose_port(&mut self) -> Result<u16, Error> {
-        for _ in FIRST_EPHEMERAL..=u16::MAX {
-            let port = self.next_port;
-            self.next_port = port.checked_add(1).unwrap_or(FIRST_EPHEMERAL);
-            if self.is_port_free(port) {
-                return Ok(port);
-            }
-        }
-        Err(Error::AddressInUse)
-    }
-
-    fn check_own(&self, address: SocketAddrV4) -> Result<(), Error> {
-        if address.ip().is_unspecified() || *address.ip() == self.address { Ok(()) } else { Err(Error::BadAddress) }
-    }
-
-    /// Listens on a port. Returns the listener's number.
-    pub fn listen(&mut self, address: SocketAddrV4, options: ListenOptions) -> Result<usize, Error> {
-        self.check_own(address)?;
-        let port = if address.port() == 0 { self.choose_port()? } else { address.port() };
-        if self.listeners.iter().flatten().any(|l| l.port == port) {
-            return Err(Error::AddressInUse);
-        }
-        let listener = Some(Listener::new(port, options));
-        if let Some(index) = self.listeners.iter().position(Option::is_none) {
-            self.listeners[index] = listener;
-            return Ok(index);
-        }
-        self.listeners.push(listener);
-        Ok(self.listeners.len() - 1)
-    }
-
-    pub fn listener_address(&self, index: usize) -> Option<SocketAddrV4> {
-        let listener = self.listeners.get(index)?.as_ref()?;
-        Some(SocketAddrV4::new(self.address, listener.port))
-    }
-
-    /// Ends listening. Connections that were not accepted are reset.
-    pub fn close_listener(&mut self, index: usize, now_ns: u64) {
-        self.listeners[index] = None;
-        for connection in &mut self.connections {
-            if connection.owner == Owner::HalfOpen(index) || connection.owner == Owner::Waiting(index) {
-                self.sockets.get_mut::<tcp::Socket<'_>>(connection.handle).abort();
-                connection.owner = Owner::Lingering;
-                connection.deadline_ns = now_ns + LINGER_NS;
-            }
-        }
-    }
-
-    /// The next connection of a listener.
-    pub fn poll_accept(&mut self, index: usize, waker: &Waker) -> Poll<(SocketHandle, SocketAddrV4)> {
-        while let Some(handle) = self.listeners[index].as_mut().and_then(|listener| listener.accept(waker)) {
-            let Some(connection) = self.connections.iter_mut().find(|c| c.handle == handle) else { continue };
-            connection.owner = Owner::Program;
-            let socket = self.sockets.get::<tcp::Socket<'_>>(handle);
-            if let Some(remote) = socket.remote_endpoint() {
-                return Poll::Ready((handle, address_of(remote)));
-            }
-            connection.owner = Owner::Lingering;
-        }
-        Poll::Pending
-    }
-
-    /// Begins to connect.
-    pub fn connect(&mut self, to: SocketAddrV4, sizes: ListenOptions, now_ns: u64) -> Result<SocketHandle, Error> {
-        if self.buffer_bytes + sizes.receive_bytes + sizes.transmit_bytes > self.max_buffer_bytes {
-            return Err(Error::NoMemory);
-        }
-        let port = self.choose_port()?;
-        let mut socket = new_socket(sizes.receive_bytes, sizes.transmit_bytes);
-        let remote = IpEndpoint::new(IpAddress::Ipv4(*to.ip()), to.port());
-        let local = IpListenEndpoint { addr: Some(IpAddress::Ipv4(self.address)), port };
-        socket.connect(self.interface.context(), remote, local).map_err(|_| Error::BadAddress)?;
-        Ok(self.add(socket, Owner::Connecting, now_ns + CONNECT_NS))
-    }
-
-    /// Whether a connection is open by now.
-    pub fn poll_connected(&mut self, handle: SocketHandle, waker: &Waker, now_ns: u64) -> Poll<Result<(), Error>> {
-        let Some(connection) = self.connections.iter_mut().find(|c| c.handle == handle) else {
-            return Poll::Ready(Err(Error::Closed));
-        };
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
-        match socket.state() {
-            tcp::State::SynSent | tcp::State::SynReceived => {
-                socket.register_send_waker(waker);
-                Poll::Pending
-            }
-            tcp::State::Closed if now_ns >= connection.deadline_ns => Poll::Ready(Err(Error::TimedOut)),
-            tcp::State::Closed => Poll::Ready(Err(Error::ConnectionRefused)),
-            _ => {
-                connection.owner = Owner::Program;
-                connection.deadline_ns = u64::MAX;
-                Poll::Ready(Ok(()))
-            }
-        }
-    }
-
-    pub fn poll_read(&mut self, handle: SocketHandle, bytes: &mut [u8], waker: &Waker) -> Poll<Result<usize, Error>> {
-        if bytes.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
-        match socket.recv_slice(bytes) {
-            Ok(0) => {
-                socket.register_recv_waker(waker);
-                Poll::Pending
-            }
-            Ok(n) => Poll::Ready(Ok(n)),
-            Err(tcp::RecvError::Finished) => Poll::Ready(Ok(0)),
-            Err(tcp::RecvError::InvalidState) => Poll::Ready(Err(Error::ConnectionReset)),
-        }
-    }
-
-    pub fn poll_write(&mut self, handle: SocketHandle, bytes: &[u8], waker: &Waker) -> Poll<Result<usize, Error>> {
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
-        match socket.send_slice(bytes) {
-            Ok(0) if !bytes.is_empty() => {
-                socket.register_send_waker(waker);
-                Poll::Pending
-            }
-            Ok(n) => {
-                socket.set_timeout(Some(PEER_TIMEOUT));
-                Poll::Ready(Ok(n))
-            }
-            Err(tcp::SendError::InvalidState) => Poll::Ready(Err(match socket.state() {
-                tcp::State::Closed => Error::ConnectionReset,
-                _ => Error::Closed,
-            })),
-        }
-    }
-
-    /// Ends the stream to the peer.
-    pub fn close_write(&mut self, handle: SocketHandle) {
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
-        socket.set_timeout(Some(PEER_TIMEOUT));
-        socket.close();
-    }
-
-    /// The program is done with a connection: it is closed in the background.
-    pub fn release(&mut self, handle: SocketHandle, now_ns: u64) {
-        self.close_write(handle);
-        if let Some(connection) = self.connections.iter_mut().find(|c| c.handle == handle) {
-            connection.owner = Owner::Lingering;
-            connection.deadline_ns = now_ns + LINGER_NS;
-        }
-    }
-
-    pub fn set_nodelay(&mut self, handle: SocketHandle, nodelay: bool) {
-        self.sockets.get_mut::<tcp::Socket<'_>>(handle).set_nagle_enabled(!nodelay);
-    }
-
-    /// Peer's and own address of a connection that is one still.
-    pub fn addresses(&self, handle: SocketHandle) -> Option<(SocketAddrV4, SocketAddrV4)> {
-        let socket = self.sockets.get::<tcp::Socket<'_>>(handle);
-        Some((address_of(socket.remote_endpoint()?), address_of(socket.local_endpoint()?)))
-    }
-
-    /// Takes datagrams to a port.
-    pub fn bind_udp(&mut self, address: SocketAddrV4) -> Result<SocketHandle, Error> {
-        self.check_own(address)?;
-        let is_taken = |stack: &Self, port| {
-            stack.sockets.iter().any(|(_, s)| matches!(s, smoltcp::socket::Socket::Udp(s) if s.endpoint().port == port))
-        };
-        let mut port = address.port();
-        while port == 0 || (address.port() == 0 && is_taken(self, port)) {
-            port = self.choose_port()?;
-        }
-        if is_taken(self, port) {
-            return Err(Error::AddressInUse);
-        }
-        if self.buffer_bytes + 2 * UDP_BYTES > self.max_buffer_bytes {
-            return Err(Error::NoMemory);
-        }
-        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BYTES]);
-        let mut socket = udp::Socket::new(buffer(), buffer());
-        socket.bind(port).map_err(|_| Error::BadAddress)?;
-        self.nr_udp += 1;
-        self.buffer_bytes += 2 * UDP_BYTES;
-        Ok(self.sockets.add(socket))
-    }
-
-    pub fn release_udp(&mut self, handle: SocketHandle) {
-        self.sockets.remove(handle);
-        self.nr_udp -= 1;
-        self.buffer_bytes -= 2 * UDP_BYTES;
-        self.shrink();
-    }
-
-    pub fn udp_address(&self, handle: SocketHandle) -> SocketAddrV4 {
-        SocketAddrV4::new(self.address, self.sockets.get::<udp::Socket<'_>>(handle).endpoint().port)
-    }
-
-    pub fn poll_recv_from(
-        &mut self,
-        handle: SocketHandle,
-        bytes: &mut [u8],
-        waker: &Waker,
-    ) -> Poll<(usize, SocketAddrV4)> {
-        let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
-        match socket.recv() {
-            Ok((datagram, from)) => {
-                let length = datagram.len().min(bytes.len());
-                bytes[..length].copy_from_slice(&datagram[..length]);
-                Poll::Ready((length, address_of(from.endpoint)))
-            }
-            Err(_) => {
-                socket.register_recv_waker(waker);
-                Poll::Pending
-            }
-        }
-    }
-
-    pub fn poll_send_to(
-        &mut self,
-        handle: SocketHandle,
-        bytes: &[u8],
-        to: SocketAddrV4,
-        waker: &Waker,
-    ) -> Poll<Result<(), Error>> {
-        let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
-        // A datagram that needs fragments is not sent: smoltcp is built without them.
-        if bytes.len() > socket.payload_send_capacity() || bytes.len() + 28 > self.device.capabilities().ip_mtu() {
-            return Poll::Ready(Err(Error::TooLarge));
-        }
-        match socket.send_slice(bytes, IpEndpoint::new(IpAddress::Ipv4(*to.ip()), to.port())) {
-            Ok(()) => Poll::Ready(Ok(())),
-            Err(udp::SendError::BufferFull) => {
-                socket.register_send_waker(waker);
-                Poll::Pending
-            }
-            Err(udp::SendError::Unaddressable) => Poll::Ready(Err(Error::BadAddress)),
-        }
-    }
-
     #[cfg(test)]
     pub fn usage(&self) -> (usize, usize, usize) {
         (self.connections.len(), self.buffer_bytes, self.time_wait.len())
@@ -707,6 +451,6 @@ enum Step {
     GiveUp,
 }
 
-fn new_socket(receive_bytes: usize, transmit_bytes: usize) -> tcp::Socket<'static> {
+pub(super) fn new_socket(receive_bytes: usize, transmit_bytes: usize) -> tcp::Socket<'static> {
     tcp::Socket::new(tcp::SocketBuffer::new(vec![0; receive_bytes]), tcp::SocketBuffer::new(vec![0; transmit_bytes]))
 }
