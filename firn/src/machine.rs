@@ -328,8 +328,10 @@ mod tests {
         let me = Process::of(std::process::id()).unwrap();
         assert!(me.is_alive());
         assert!(!Process { start_ticks: me.start_ticks + 1, ..me }.is_alive());
-        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let process = Process::of(child.id()).unwrap();
+        assert!(process.is_alive());
+        process.signal(nix::sys::signal::Signal::SIGKILL);
         child.wait().unwrap();
         assert!(!process.is_alive());
     }
