@@ -39,6 +39,9 @@ pub const MAX_COMPLETION_BYTES: usize = 2048;
 /// Most bytes of a bundle entry that one request reads.
 pub const MAX_READ_BYTES: usize = 1536;
 
-/// Most bytes that wait in the kernel for one VM to receive them. At least the windows its connections
+/// Most bytes of frames that wait in the kernel for one VM to receive them. At least the windows its connections
 /// advertise, or a burst turns into time-outs.
 pub const MAX_RECEIVE_QUEUE_BYTES: usize = 64 * 1024;
+
+/// Most frames that wait there, however short: each holds a buffer of the kernel's.
+pub const MAX_RECEIVE_QUEUE_FRAMES: usize = 128;

@@ -114,7 +114,8 @@ fn numbers_in_the_text_are_the_real_ones() {
         format!("prints at most {} bytes", limits::MAX_CONSOLE_BYTES),
         format!("at most {} pages at a time", limits::MAX_PAGES_PER_STEP),
         format!("frames of {} to {} bytes", network::MIN_FRAME_BYTES, network::MAX_FRAME_BYTES),
-        format!("({} KiB of buffers)", limits::MAX_RECEIVE_QUEUE_BYTES / 1024),
+        format!("At most {} frames, and", limits::MAX_RECEIVE_QUEUE_FRAMES),
+        format!("at most {} KiB of them", limits::MAX_RECEIVE_QUEUE_BYTES / 1024),
         format!("up to {} return addresses", limits::MAX_BACKTRACE),
     ];
     let page = page.split_whitespace().collect::<Vec<_>>().join(" ");

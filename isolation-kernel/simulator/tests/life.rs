@@ -68,6 +68,15 @@ fn corrupt_indices_end_the_vm() {
     }
 }
 
+#[test]
+fn a_fault_that_mapping_does_not_mend_ends_the_vm() {
+    // As a processor does that faults on a page which is mapped.
+    let at = address(END) + 8;
+    let fault = Fault(hal::Exit::PageFault { address: at, access: hal::Access::Read });
+    let cause = ends_with(move |_| Err(fault));
+    assert_eq!(cause, Cause::Memory { address: at, access: Access::Read });
+}
+
 /// Calls an instruction, notes its result in the status with which it terminates.
 fn result_of(number: u64, arguments: [u64; 3]) -> Result<u64, InstructionError> {
     let mut called = false;

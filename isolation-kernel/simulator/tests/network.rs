@@ -192,7 +192,7 @@ fn a_record_of_65535_bytes_is_dropped_and_the_vm_lives() {
 fn a_flood_costs_its_target_its_queue_and_nobody_else() {
     let mut lab = Lab::new(4096, |vm| {
         Box::new(move |cpu: &mut Cpu<'_>| {
-            cpu.set_control(control::ENABLED, if vm == 1 { 0 } else { Pending::RECEIVE.bits() })?;
+            cpu.set_control(control::ENABLED, if vm == 2 { Pending::RECEIVE.bits() } else { 0 })?;
             if vm == 2 {
                 cpu.set_control(control::PENDING, 0)?;
                 while cpu.pop(&rings::RECEIVE)?.is_some() {}
@@ -200,16 +200,23 @@ fn a_flood_costs_its_target_its_queue_and_nobody_else() {
             Ok(Op::call(Instruction::Idle, &[NO_DEADLINE]))
         })
     });
-    lab.start(1);
-    lab.start(2);
+    for vm in 1..4 {
+        lab.start(vm);
+    }
     lab.turns(20);
     for _ in 0..1000 {
         lab.outside_mut().incoming.push_back(from_host(1, 1000, 1));
     }
     lab.outside_mut().incoming.push_back(from_host(2, 100, 1));
     lab.turns(100);
-    assert_eq!(lab.inspect(1).counters.drops_queue_full, 1000 - 32);
-    assert_eq!(lab.frames_in_use(), 32);
+    let kept = (64 * 1024 / 1000) as u64;
+    assert_eq!(lab.inspect(1).counters.drops_queue_full, 1000 - kept);
+    assert_eq!(lab.frames_in_use() as u64, kept);
+    for _ in 0..1000 {
+        lab.outside_mut().incoming.push_back(from_host(3, 40, 1));
+    }
+    lab.turns(100);
+    assert_eq!(lab.inspect(3).counters.drops_queue_full, 1000 - 128, "short frames hold a buffer each, too");
     let two = lab.inspect(2).counters;
     assert_eq!((two.frames_received, two.drops_queue_full), (1, 0));
 }

@@ -4,7 +4,7 @@ use crate::console::{Level, log};
 use crate::gate::Loading;
 use crate::images::LoadedImage;
 use crate::lifecycle::Remains;
-use crate::memory::Shared;
+use crate::memory::{Shared, report_access};
 use crate::network::Wire;
 use crate::timers::Timers;
 use crate::vm::{State, Vm, Vms};
@@ -277,10 +277,19 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Handles an exit of a VM that has run so long since it was dispatched.
     fn handle(&mut self, vm: &mut Vm<H>, exit: Exit, ran_ns: u64) -> After {
+        if !matches!(exit, Exit::PageFault { .. }) {
+            vm.last_fault = None;
+        }
         match exit {
             Exit::Instruction => self.perform(vm),
             Exit::PageFault { address, access } => {
                 vm.counters.faults += 1;
+                // What was just mapped cannot fault again, unless the processor means something else by it (emulated
+                // ones do, for instructions that return to another privilege level). Mapping it for ever helps nobody.
+                let fault = Some((address, access, vm.registers.rip));
+                if core::mem::replace(&mut vm.last_fault, fault) == fault {
+                    return After::End(Cause::Memory { address, access: report_access(access) });
+                }
                 let Some((memory, image)) = vm.memory.as_mut().zip(self.images.get(vm.image as usize)) else {
                     return After::End(Cause::OutOfMemory { address });
                 };

@@ -67,6 +67,8 @@ impl<H: Hardware> Core<'_, H> {
             shares: birth.shares,
             indices: Indices::default(),
             queue: VecDeque::new(),
+            queued_bytes: 0,
+            last_fault: None,
             enabled: 0,
             deadline: None,
             console: Bucket::new(CONSOLE_RATE, self.hw.now()),
@@ -125,6 +127,7 @@ impl<H: Hardware> Core<'_, H> {
             self.hw.give_frame(frame);
         }
         vm.queue = VecDeque::new();
+        vm.queued_bytes = 0;
         if let Some(memory) = vm.memory.take() {
             let (fixed, private, space) = memory.into_parts();
             self.remains.push_back(Remains { pages: private.into_iter(), rest: Some((fixed, space)) });

@@ -406,7 +406,8 @@ impl<S> Memory<S> {
     }
 }
 
-const fn report_access(access: Access) -> exception::Access {
+/// The access, as reports name it.
+pub const fn report_access(access: Access) -> exception::Access {
     match access {
         Access::Read => exception::Access::Read,
         Access::Write => exception::Access::Write,

@@ -7,15 +7,12 @@ use crate::core::Core;
 use crate::rings::Next;
 use crate::route::{self, Reason, Source, Verdict};
 use crate::vm::{State, Vm};
-use hal::{FRAME_CAPACITY, Frame, Hardware};
+use hal::{Frame, Hardware};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::Event;
-use virtual_isa::limits::MAX_RECEIVE_QUEUE_BYTES;
+use virtual_isa::limits::{MAX_RECEIVE_QUEUE_BYTES, MAX_RECEIVE_QUEUE_FRAMES};
 use virtual_isa::network::{MAX_FRAME_BYTES, Network};
-
-/// Frames that one VM's queue holds: as many buffers as its bytes allow.
-pub const MAX_QUEUE: usize = MAX_RECEIVE_QUEUE_BYTES / FRAME_CAPACITY;
 
 /// Frames taken from the wire in one turn of the loop.
 const WIRE_BATCH: usize = 64;
@@ -102,11 +99,13 @@ impl<H: Hardware> Core<'_, H> {
             self.hw.give_frame(frame);
             return;
         };
-        if vm.queue.len() >= MAX_QUEUE {
+        let queued_bytes = vm.queued_bytes.saturating_add(frame.bytes().len());
+        if queued_bytes > MAX_RECEIVE_QUEUE_BYTES || vm.queue.len() >= MAX_RECEIVE_QUEUE_FRAMES {
             vm.counters.drops_queue_full += 1;
             self.hw.give_frame(frame);
             return;
         }
+        vm.queued_bytes = queued_bytes;
         vm.queue.push_back(frame);
         if vm.state == State::Idle && vm.enabled & Pending::RECEIVE.bits() != 0 {
             self.wake(to);
@@ -126,6 +125,7 @@ impl<H: Hardware> Core<'_, H> {
             vm.counters.frames_received += 1;
             any = true;
             if let Some(frame) = vm.queue.pop_front() {
+                vm.queued_bytes = vm.queued_bytes.saturating_sub(frame.bytes().len());
                 self.hw.give_frame(frame);
             }
         }

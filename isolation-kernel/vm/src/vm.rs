@@ -5,7 +5,7 @@ use crate::rings::RingMemory;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use hal::{Frame, Hardware, Nanos, Registers, VectorState};
+use hal::{Access, Frame, Hardware, Nanos, Registers, VectorState};
 use policy::bucket::Bucket;
 use virtual_isa::control;
 use virtual_isa::exception::Ring;
@@ -55,6 +55,10 @@ pub struct Vm<H: Hardware> {
     pub indices: Indices,
     /// Frames that wait for it, in kernel buffers.
     pub queue: VecDeque<Frame>,
+    /// Bytes of the frames in it.
+    pub queued_bytes: usize,
+    /// Address, access and instruction of its last exit, if that was a page fault.
+    pub last_fault: Option<(u64, Access, u64)>,
     /// What it had enabled when it went idle.
     pub enabled: u32,
     /// Its deadline, while it is idle.
