@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Bench;
+use common::{Bench, Done};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -94,6 +94,24 @@ fn a_machine_that_was_killed_is_reported_and_cleared_away() {
     }
     bench.firn(["status"]).expect(1);
     bench.up(&fleet, &[]);
+}
+
+#[test]
+fn a_machine_in_the_foreground_ends_when_interrupted() {
+    let bench = Bench::new();
+    let fleet = bench.web(1);
+    let mut command = bench.command(["up", fleet.to_str().unwrap(), "--accel", "tcg", "--foreground"]);
+    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let log = bench.state().join("default/serial.log");
+    while !std::fs::read_to_string(&log).is_ok_and(|log| log.contains("1 VM")) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    // Wherever the interrupt finds it, nothing is left.
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let done = Done::of(child.wait_with_output().unwrap());
+    assert!(!bench.state().join("default").exists(), "{done:?}");
+    assert!(done.code == Some(0) || done.code == Some(1), "{done:?}");
 }
 
 #[test]

@@ -121,11 +121,16 @@ impl Bench {
         ))
     }
 
-    /// Runs `firn` with this bench's state.
-    pub fn firn<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Done {
+    /// `firn` with this bench's state.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_firn"));
         command.env("FIRN_STATE", self.state()).args(arguments).stdin(Stdio::null());
-        Done::of(command.output().unwrap())
+        command
+    }
+
+    /// Runs it.
+    pub fn firn<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Done {
+        Done::of(self.command(arguments).output().unwrap())
     }
 
     /// Starts a machine, which must succeed.
