@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use virtual_isa::network::Network;
 
 /// Name of the hidden command.
@@ -95,9 +96,10 @@ pub fn run() -> Result<()> {
         remedy: "this command is for `firn up` only".into(),
     })?;
     match begin(order) {
-        Ok((mut qemu, answer)) => {
+        Ok((mut qemu, log, answer)) => {
             say(&answer)?;
             let status = qemu.wait().map_err(Error::io("wait for the emulator in", here))?;
+            log.finish()?;
             let ending = Ending { code: status.code(), signal: status.signal() };
             write_json(&here.join(files::ENDING), &ending)
         }
@@ -107,16 +109,59 @@ pub fn run() -> Result<()> {
     }
 }
 
-fn begin(order: Order) -> Result<(Child, Answer)> {
+/// What empties the pipe of the serial line into the log.
+///
+/// The emulator hands over one byte at a time. A pipe packs them, and somebody is always there to take them, so that
+/// it never finds the way blocked: it then would print a byte twice, or lose it.
+struct SerialLog {
+    copier: JoinHandle<std::io::Result<u64>>,
+    /// As long as this is open the pipe has no end.
+    writer: File,
+}
+
+impl SerialLog {
+    /// Makes the pipes, and begins.
+    fn start() -> Result<Self> {
+        for path in [files::SERIAL_IN, files::SERIAL_OUT].map(Path::new) {
+            let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+            nix::unistd::mkfifo(path, mode).map_err(|e| Error::io("create", path)(e.into()))?;
+        }
+        let path = Path::new(files::SERIAL_OUT);
+        let failed = Error::io("open", path);
+        // Open for both, so that it waits for nobody; then for each alone.
+        let both = File::options().read(true).write(true).open(path);
+        let ends = both.and_then(|both| {
+            let ends = (File::open(path)?, File::options().write(true).open(path)?);
+            drop(both);
+            Ok(ends)
+        });
+        let (mut reader, writer) = ends.map_err(failed)?;
+        let log = Path::new(files::SERIAL_LOG);
+        let mut log = File::create(log).map_err(Error::io("create", log))?;
+        let copier = std::thread::spawn(move || std::io::copy(&mut reader, &mut log));
+        Ok(Self { copier, writer })
+    }
+
+    /// Waits until all that was printed is in the log. The emulator must have ended.
+    fn finish(self) -> Result<()> {
+        drop(self.writer);
+        let copied = self.copier.join().unwrap_or_else(|_| Err(std::io::Error::other("the copier panicked")));
+        copied.map(|_| ()).map_err(Error::io("write", Path::new(files::SERIAL_LOG)))
+    }
+}
+
+fn begin(order: Order) -> Result<(Child, SerialLog, Answer)> {
+    // While there is one thread only.
     let user_namespace = namespace::create()?;
     namespace::set_up(&order.network)?;
+    let serial = SerialLog::start()?;
     let log = File::create(files::EMULATOR_LOG).map_err(Error::io("create", Path::new(files::EMULATOR_LOG)))?;
     let errors = log.try_clone().map_err(Error::io("share", Path::new(files::EMULATOR_LOG)))?;
     let mut command = Command::new(host::qemu()?);
     command.args(order.arguments).stdin(Stdio::null()).stdout(log).stderr(errors);
     let child = command.spawn().map_err(|e| Error::failed(format!("cannot start {}: {e}", host::QEMU), ""))?;
     let qemu = Process::of(child.id()).ok_or_else(|| Error::failed(format!("{} ended at once", host::QEMU), ""))?;
-    Ok((child, Answer::Started { qemu, user_namespace }))
+    Ok((child, serial, Answer::Started { qemu, user_namespace }))
 }
 
 fn say(answer: &Answer) -> Result<()> {

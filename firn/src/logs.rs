@@ -5,7 +5,7 @@ use crate::machine::{Record, files};
 use crate::serial::{Line, Splitter};
 use crate::symbols::Symbols;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Lowest address of the kernel.
@@ -27,6 +27,16 @@ impl Tail {
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("read", path))?;
         Ok(Self { file, path: path.to_path_buf(), splitter: Splitter::default() })
+    }
+
+    /// Starts at the end of a file.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open_at_end(path: &Path) -> Result<Self> {
+        let mut tail = Self::open(path)?;
+        tail.file.seek(SeekFrom::End(0)).map_err(Error::io("read", path))?;
+        Ok(tail)
     }
 
     /// The lines that have become whole since the last call.

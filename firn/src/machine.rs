@@ -21,8 +21,12 @@ pub mod files {
     pub const ENDING: &str = "ended.json";
     /// What the machine wrote to its serial line.
     pub const SERIAL_LOG: &str = "serial.log";
-    /// The serial line's socket.
-    pub const SERIAL_SOCKET: &str = "serial.sock";
+    /// The serial line's two pipes, as the emulator names them: this with `.in` and `.out`.
+    pub const SERIAL_PIPES: &str = "serial";
+    /// The pipe of what is typed.
+    pub const SERIAL_IN: &str = "serial.in";
+    /// The pipe of what is printed, which the holder empties into the log.
+    pub const SERIAL_OUT: &str = "serial.out";
     /// The emulator's control socket.
     pub const QMP_SOCKET: &str = "qmp.sock";
     /// What the emulator itself printed.

@@ -123,11 +123,7 @@ pub fn machine_arguments(kind: Kind) -> Vec<OsString> {
         "-device".to_owned(),
         format!("{bus},netdev=wire,mac={}", mac.join(":")),
         "-chardev".to_owned(),
-        format!(
-            "socket,id=serial,path={},server=on,wait=off,logfile={},logappend=off",
-            files::SERIAL_SOCKET,
-            files::SERIAL_LOG
-        ),
+        format!("pipe,id=serial,path={}", files::SERIAL_PIPES),
         "-serial".to_owned(),
         "chardev:serial".to_owned(),
         "-qmp".to_owned(),

@@ -1,10 +1,11 @@
 //! The serial line: what its lines mean, and asking the supervisor over it.
 
 use crate::error::{Error, Result};
+use crate::logs::Tail;
 use crate::machine::{Machine, files};
-use crate::qemu;
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 /// Who a line is from.
@@ -86,6 +87,9 @@ impl Splitter {
     }
 }
 
+/// How often the log is looked at for an answer.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Writes a line to the supervisor and gives the rest of the first line it prints that starts with `answer`.
 ///
 /// # Errors
@@ -93,21 +97,10 @@ impl Splitter {
 pub fn ask(machine: &Machine, question: &str, answer: &str, timeout: Duration) -> Result<String> {
     let end = Instant::now() + timeout;
     let _turn = take_turn(machine, end)?;
-    let file = machine.file(files::SERIAL_SOCKET);
-    let mut socket = qemu::connect(&machine.folder, files::SERIAL_SOCKET).map_err(Error::io("connect to", &file))?;
-    socket.write_all(format!("{question}\n").as_bytes()).map_err(Error::io("write to", &file))?;
-    let mut splitter = Splitter::default();
-    let mut piece = [0; 65_536];
-    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-        socket.set_read_timeout(Some(left)).map_err(Error::io("read from", &file))?;
-        let length = match socket.read(&mut piece) {
-            Ok(0) => break,
-            Ok(length) => length,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::io("read from", &file)(error)),
-        };
-        for line in splitter.push(&piece[..length]) {
+    let mut tail = Tail::open_at_end(&machine.file(files::SERIAL_LOG))?;
+    write_line(machine, question)?;
+    while Instant::now() < end {
+        for line in tail.lines()? {
             let Some(text) = Line::parse(&line).supervisor() else { continue };
             if let Some(rest) = text.strip_prefix(answer) {
                 return Ok(rest.trim().to_owned());
@@ -116,6 +109,7 @@ pub fn ask(machine: &Machine, question: &str, answer: &str, timeout: Duration) -
                 return Err(Error::failed(format!("the supervisor says: {problem}"), ""));
             }
         }
+        std::thread::sleep(LOOK);
     }
     let name = &machine.record.name;
     Err(Error::failed(
@@ -130,18 +124,19 @@ pub fn ask(machine: &Machine, question: &str, answer: &str, timeout: Duration) -
 /// `Io`.
 pub fn tell(machine: &Machine, line: &str, timeout: Duration) -> Result<()> {
     let _turn = take_turn(machine, Instant::now() + timeout)?;
-    let file = machine.file(files::SERIAL_SOCKET);
-    let mut socket = qemu::connect(&machine.folder, files::SERIAL_SOCKET).map_err(Error::io("connect to", &file))?;
-    socket.write_all(format!("{line}\n").as_bytes()).map_err(Error::io("write to", &file))?;
-    // The emulator drops what it has not read when the other end closes: wait for the machine's own end.
-    socket.set_read_timeout(Some(timeout)).map_err(Error::io("read from", &file))?;
-    let end = Instant::now() + timeout;
-    let mut piece = [0; 65_536];
-    while Instant::now() < end && matches!(socket.read(&mut piece), Ok(length) if length > 0) {}
-    Ok(())
+    write_line(machine, line)
 }
 
-/// The emulator serves one connection at a time.
+/// Types a line. If the emulator is gone this fails at once, as nobody reads.
+fn write_line(machine: &Machine, line: &str) -> Result<()> {
+    let path = machine.file(files::SERIAL_IN);
+    let mut options = OpenOptions::new();
+    let options = options.write(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
+    let mut pipe = options.open(&path).map_err(Error::io("write to", &path))?;
+    pipe.write_all(format!("{line}\n").as_bytes()).map_err(Error::io("write to", &path))
+}
+
+/// One question at a time, so that its answer is not taken for another's.
 fn take_turn(machine: &Machine, end: Instant) -> Result<File> {
     let path = machine.file(files::SERIAL_LOCK);
     let file = File::create(&path).map_err(Error::io("create", &path))?;
