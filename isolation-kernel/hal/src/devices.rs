@@ -59,6 +59,9 @@ pub trait Ethernet {
     /// Takes an empty frame from the pool. `None` if all are in use.
     fn take_frame(&mut self) -> Option<Frame>;
 
+    /// Frames that can be taken now.
+    fn free_frames(&self) -> usize;
+
     /// Gives a frame back to the pool.
     fn give_frame(&mut self, frame: Frame);
 

@@ -81,6 +81,9 @@ pub struct Machine {
     command_line: &'static str,
 }
 
+/// Memory that frame buffers may take on the smallest machine.
+const MIN_FRAME_BYTES: u64 = 2 << 20;
+
 /// The first line that is a device's own, and not one of the old PC's.
 const FIRST_DEVICE_LINE: u32 = 16;
 
@@ -129,7 +132,7 @@ impl Machine {
             epoch_ns,
             seen_nmis: 0,
             has_barrier: features.ibpb && config.predictor_barrier,
-            pool: FramePool::new(ram::total_pages() * PAGE / 64),
+            pool: FramePool::new((ram::total_pages() * PAGE / 64).max(MIN_FRAME_BYTES)),
             net: None,
             disk: None,
             sleep: firmware.sleep,

@@ -23,6 +23,11 @@ impl FramePool {
         self.limit
     }
 
+    /// Buffers that can be taken, made or not.
+    pub fn free(&self) -> usize {
+        self.limit.saturating_sub(self.nr_made) + self.free.len()
+    }
+
     /// Takes an empty frame.
     pub fn take(&mut self) -> Option<Frame> {
         if let Some(mut frame) = self.free.pop() {

@@ -162,6 +162,10 @@ impl Ethernet for Machine {
         self.pool.take()
     }
 
+    fn free_frames(&self) -> usize {
+        self.pool.free()
+    }
+
     fn give_frame(&mut self, frame: Frame) {
         self.pool.give(frame);
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`scheduler`] | which VM runs next, and for how long |
 //! | [`gatekeeper`] | whether a VM may be created |
+//! | [`packet_share`] | how many frames may wait for a VM |
 //! | [`bucket`] | how much of something a VM may use at a time |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -13,7 +14,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod bucket;
 pub mod gatekeeper;
+pub mod packet_share;
 pub mod scheduler;

@@ -18,6 +18,9 @@ pub const STEP_NS: u64 = 1_000;
 /// Frames that the fake card queues before it says that it is full.
 pub const TRANSMIT_QUEUE: usize = 8;
 
+/// Frames of the fake machine's pool.
+pub const FRAME_POOL: usize = 2048;
+
 /// Tables of an address space, as a map; the number tells spaces apart.
 #[derive(Debug)]
 pub struct Space {
@@ -372,8 +375,15 @@ impl Processor for Machine {
 
 impl Ethernet for Machine {
     fn take_frame(&mut self) -> Option<Frame> {
+        if self.frames_out >= FRAME_POOL {
+            return None;
+        }
         self.frames_out += 1;
         Some(Frame::new(Box::new([0; FRAME_CAPACITY])))
+    }
+
+    fn free_frames(&self) -> usize {
+        FRAME_POOL - self.frames_out
     }
 
     fn give_frame(&mut self, frame: Frame) {
@@ -382,8 +392,12 @@ impl Ethernet for Machine {
     }
 
     fn receive(&mut self) -> Option<Frame> {
-        let bytes = self.outside.borrow_mut().incoming.pop_front()?;
+        // Without a buffer a real card keeps waiting.
         let mut frame = self.take_frame()?;
+        let Some(bytes) = self.outside.borrow_mut().incoming.pop_front() else {
+            self.give_frame(frame);
+            return None;
+        };
         // A real card has no room for more, and hands on what it has.
         let length = bytes.len().min(Frame::MAX_LENGTH);
         frame.set_length(length);

@@ -258,3 +258,34 @@ fn arp_for_vms_is_answered_by_the_switch() {
     assert_eq!(answers, [Network::mac_of(1), Network::SWITCH_MAC], "and none for a VM that does not exist");
     assert_eq!(posts[1].borrow().sleeps, sleeps, "nobody was woken for it");
 }
+
+#[test]
+fn flooded_vms_leave_buffers_for_the_others() {
+    let mut lab = Lab::new(8192, |vm| {
+        Box::new(move |cpu: &mut Cpu<'_>| {
+            cpu.set_control(control::ENABLED, if vm == 100 { Pending::RECEIVE.bits() } else { 0 })?;
+            if vm == 100 {
+                cpu.set_control(control::PENDING, 0)?;
+                while cpu.pop(&rings::RECEIVE)?.is_some() {}
+            }
+            Ok(Op::call(Instruction::Idle, &[NO_DEADLINE]))
+        })
+    });
+    for vm in (1..40).chain([100]) {
+        lab.start(vm);
+    }
+    lab.turns(100);
+    for _ in 0..200 {
+        for vm in 1..40 {
+            lab.outside_mut().incoming.push_back(from_host(vm, 60, 1));
+        }
+    }
+    lab.turns(1000);
+    assert!(lab.outside().incoming.is_empty(), "the card was kept going");
+    for _ in 0..20 {
+        lab.outside_mut().incoming.push_back(from_host(100, 60, 1));
+    }
+    lab.turns(100);
+    let counters = lab.inspect(100).counters;
+    assert_eq!((counters.frames_received, counters.drops_queue_full), (20, 0));
+}

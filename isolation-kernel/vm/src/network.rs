@@ -8,6 +8,7 @@ use crate::rings::Next;
 use crate::route::{self, Reason, Source, Verdict};
 use crate::vm::{State, Vm};
 use hal::{Frame, Hardware};
+use policy::packet_share;
 use virtual_isa::control::Pending;
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::Event;
@@ -100,7 +101,8 @@ impl<H: Hardware> Core<'_, H> {
             return;
         };
         let queued_bytes = vm.queued_bytes.saturating_add(frame.bytes().len());
-        if queued_bytes > MAX_RECEIVE_QUEUE_BYTES || vm.queue.len() >= MAX_RECEIVE_QUEUE_FRAMES {
+        let has_share = packet_share::may_queue(vm.queue.len(), self.hw.free_frames());
+        if !has_share || queued_bytes > MAX_RECEIVE_QUEUE_BYTES || vm.queue.len() >= MAX_RECEIVE_QUEUE_FRAMES {
             vm.counters.drops_queue_full += 1;
             self.hw.give_frame(frame);
             return;
