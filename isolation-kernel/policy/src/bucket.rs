@@ -26,12 +26,16 @@ impl Bucket {
         Self { rate, tokens: rate.burst, filled_at: now }
     }
 
-    /// Takes `wanted` tokens, or as many as there are, and returns how many it took.
-    pub fn take(&mut self, wanted: u32, now: Nanos) -> u32 {
+    /// Takes `wanted` tokens if there are so many, else none. Returns whether it did.
+    pub fn take(&mut self, wanted: u32, now: Nanos) -> bool {
         self.fill(now);
-        let taken = wanted.min(self.tokens);
-        self.tokens = self.tokens.saturating_sub(taken);
-        taken
+        match self.tokens.checked_sub(wanted) {
+            Some(left) => {
+                self.tokens = left;
+                true
+            }
+            None => false,
+        }
     }
 
     fn fill(&mut self, now: Nanos) {
@@ -59,10 +63,13 @@ mod tests {
     #[test]
     fn gives_the_burst_then_the_rate() {
         let mut bucket = Bucket::new(Rate { per_second: 1000, burst: 50 }, Nanos(0));
-        assert_eq!(bucket.take(80, Nanos(0)), 50);
-        assert_eq!(bucket.take(1, Nanos(0)), 0);
-        assert_eq!(bucket.take(80, Nanos(10_000_000)), 10);
-        assert_eq!(bucket.take(80, Nanos(u64::MAX)), 50);
+        assert!(!bucket.take(51, Nanos(0)));
+        assert!(bucket.take(50, Nanos(0)));
+        assert!(!bucket.take(1, Nanos(0)));
+        assert!(!bucket.take(11, Nanos(10_000_000)));
+        assert!(bucket.take(10, Nanos(10_000_000)));
+        assert!(!bucket.take(51, Nanos(u64::MAX)));
+        assert!(bucket.take(50, Nanos(u64::MAX)));
     }
 
     proptest! {
@@ -76,7 +83,7 @@ mod tests {
             let (mut now, mut taken) = (0u64, 0u128);
             for (pause, wanted) in steps {
                 now += pause;
-                taken += u128::from(bucket.take(wanted, Nanos(now)));
+                taken += if bucket.take(wanted, Nanos(now)) { u128::from(wanted) } else { 0 };
                 let allowed = u128::from(burst) + u128::from(now) * u128::from(per_second) / 1_000_000_000;
                 prop_assert!(taken <= allowed, "{taken} of {allowed} at {now}");
             }

@@ -363,8 +363,43 @@ fn a_guest_that_floods_its_console_is_cut_off() {
     lab.turns(2000);
     let status = lab.inspect(1);
     assert!(status.counters.console_dropped > 0);
-    let printed = lab.outside().serial.matches("vm 1| 0123456789abcde\n").count() as u64 * 16;
+    let lines = lab.outside().serial.matches("vm 1| 0123456789abcde\n").count() as u64;
     let seconds = lab.outside().now / 1_000_000_000 + 1;
-    assert!(printed <= 16 * 1024 + 4096 * seconds, "{printed} bytes in {seconds} s");
-    assert!(printed >= 16 * 1000, "{printed}");
+    assert!(lines * 47 <= 16 * 1024 + 4096 * seconds, "{lines} lines in {seconds} s");
+    assert!(lines >= 340, "{lines}");
+}
+
+/// Prints the same text for ever.
+fn talker(byte: u8, length: u64) -> impl FnMut(&mut Cpu<'_>) -> Result<Op, Fault> {
+    let mut is_written = false;
+    move |cpu| {
+        if !is_written {
+            cpu.write(address(DATA), &vec![byte; usize::try_from(length).unwrap()])?;
+            is_written = true;
+        }
+        Ok(Op::call(Instruction::Console, &[address(DATA), length]))
+    }
+}
+
+#[test]
+fn empty_lines_cost_as_well() {
+    let mut lab = Lab::new(512, |_| Box::new(talker(b'\n', 1024)));
+    lab.start(1);
+    lab.turns(10);
+    let lines = lab.outside().serial.matches("vm 1| \n").count();
+    assert!((512..600).contains(&lines), "{lines}");
+}
+
+#[test]
+fn many_talkers_leave_the_serial_line_to_the_others() {
+    let mut lab = Lab::new(4096, |_| Box::new(talker(b'x', 1000)));
+    for vm in 1..30 {
+        lab.create(vm).unwrap();
+    }
+    for vm in 1..30 {
+        lab.ask(Operation::Start { vm }).unwrap();
+    }
+    let seconds = lab.outside().now as usize / 1_000_000_000 + 1;
+    assert!(lab.outside().serial.len() < (256 + 64 * seconds + 16) * 1024, "{} bytes", lab.outside().serial.len());
+    assert!(lab.status().vms == 30, "and the supervisor is not among those cut off");
 }

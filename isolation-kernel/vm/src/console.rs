@@ -7,6 +7,13 @@ use policy::bucket::Rate;
 /// What a VM may print: enough for a log, too little to drown one.
 pub const CONSOLE_RATE: Rate = Rate { per_second: 4096, burst: 16 * 1024 };
 
+/// What all VMs but the supervisor may print together: the serial line takes its bytes one at a time, and the
+/// processor waits for each.
+pub const MACHINE_CONSOLE_RATE: Rate = Rate { per_second: 64 * 1024, burst: 256 * 1024 };
+
+/// What a line costs beside its bytes: stamp, number, line end.
+const LINE_COST: u32 = 32;
+
 /// How much a line of the kernel matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -36,13 +43,21 @@ pub fn log<H: Hardware>(hw: &mut H, level: Level, text: fmt::Arguments<'_>) {
     hw.print(format_args!("{stamp} {level} {text}\n"));
 }
 
-/// Prints what a guest wrote, line by line, so that it cannot look like anybody else's text.
-pub fn print_guest<H: Hardware>(hw: &mut H, vm: u32, bytes: &[u8]) {
+/// Prints what a guest wrote, line by line, so that it cannot look like anybody else's text. `may_print` is asked
+/// for each line with what it costs. Returns how many bytes were not printed.
+pub fn print_guest<H: Hardware>(hw: &mut H, vm: u32, bytes: &[u8], mut may_print: impl FnMut(u32) -> bool) -> u64 {
     let stamp = Stamp(hw.now());
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    for line in bytes.split(|&b| b == b'\n') {
-        hw.print(format_args!("{stamp} vm {vm}| {}\n", Tame(line)));
+    let mut dropped: u64 = 0;
+    for line in bytes.strip_suffix(b"\n").unwrap_or(bytes).split(|&b| b == b'\n') {
+        let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
+        if dropped == 0 && may_print(length.saturating_add(LINE_COST)) {
+            hw.print(format_args!("{stamp} vm {vm}| {}\n", Tame(line)));
+        } else {
+            // And nothing after it: half a text is better without holes.
+            dropped = dropped.saturating_add(u64::from(length)).saturating_add(1);
+        }
     }
+    dropped
 }
 
 /// A guest's bytes with nothing in them that a terminal would obey.

@@ -1,6 +1,6 @@
 //! One core's instance of the kernel: its event loop.
 
-use crate::console::{Level, log};
+use crate::console::{Level, MACHINE_CONSOLE_RATE, log};
 use crate::gate::Loading;
 use crate::images::LoadedImage;
 use crate::lifecycle::Remains;
@@ -13,6 +13,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 use hal::{Exit, Hardware, Nanos, NoMemory, Page};
+use policy::bucket::Bucket;
 use policy::scheduler::{QUANTUM_NS, Scheduler};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -47,6 +48,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) timers: Timers,
     pub(crate) random: ChaCha20Rng,
     pub(crate) wire: Wire,
+    pub(crate) console: Bucket,
     pub(crate) blocked: VecDeque<u32>,
     pub(crate) loading: VecDeque<Loading<'b>>,
     pub(crate) remains: VecDeque<Remains<H>>,
@@ -139,6 +141,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             timers: Timers::default(),
             random,
             wire: Wire::default(),
+            console: Bucket::new(MACHINE_CONSOLE_RATE, Nanos(0)),
             blocked: VecDeque::new(),
             loading: VecDeque::new(),
             remains: VecDeque::new(),

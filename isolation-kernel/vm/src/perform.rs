@@ -126,12 +126,14 @@ impl<H: Hardware> Core<'_, H> {
         let memory = vm.memory.as_ref().ok_or(InstructionError::BadAddress)?;
         let image = self.images.get(vm.image as usize).ok_or(InstructionError::BadAddress)?;
         memory.try_read(&self.hw, image, range, bytes)?;
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let allowed = if vm.is_privileged { length } else { vm.console.take(length, self.hw.now()) };
-        vm.counters.console_dropped += u64::from(length.saturating_sub(allowed));
-        if let Some(printed) = bytes.get(..allowed as usize).filter(|printed| !printed.is_empty()) {
-            console::print_guest(&mut self.hw, vm.number, printed);
+        if bytes.is_empty() {
+            return Ok(0);
         }
+        let now = self.hw.now();
+        let (own, all) = (&mut vm.console, &mut self.console);
+        let is_free = vm.is_privileged;
+        let may_print = |cost| is_free || (own.take(cost, now) && all.take(cost, now));
+        vm.counters.console_dropped += console::print_guest(&mut self.hw, vm.number, bytes, may_print);
         Ok(range.length)
     }
 }
