@@ -209,7 +209,7 @@ impl<S> Memory<S> {
         })
     }
 
-    /// Makes sure that there are page tables, with the fixed pages and the top of the stack in them.
+    /// Makes sure that there are page tables, with the fixed pages in them.
     ///
     /// # Errors
     /// If there is no page for them.

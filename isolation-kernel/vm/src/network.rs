@@ -165,17 +165,12 @@ impl<H: Hardware> Core<'_, H> {
         loop {
             let (at, length, next_tail) = match ring.next(&self.hw, head, vm.indices.transmit_tail)? {
                 Next::Empty => return Ok(Drained::All),
-                Next::Malformed { next_tail } => {
+                Next::Record { at, length, next_tail } if length <= MAX_FRAME_BYTES => (at, length, next_tail),
+                Next::Record { next_tail, .. } | Next::Malformed { next_tail } => {
                     vm.counters.drops_bad_length += 1;
                     vm.indices.transmit_tail = next_tail;
                     continue;
                 }
-                Next::Record { length, next_tail, .. } if length > MAX_FRAME_BYTES => {
-                    vm.counters.drops_bad_length += 1;
-                    vm.indices.transmit_tail = next_tail;
-                    continue;
-                }
-                Next::Record { at, length, next_tail } => (at, length, next_tail),
             };
             let Some(mut frame) = self.hw.take_frame() else { return Ok(Drained::Blocked) };
             frame.set_length(length);

@@ -3,7 +3,7 @@
 
 use hal::{Hardware, Mpn, PAGE_SIZE};
 use virtual_isa::exception::{Cause, Ring};
-use virtual_isa::ring::{self, Corrupt, Found};
+use virtual_isa::ring::{self, Corrupt, Found, Place};
 
 /// Where a ring lies: its pages, one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -86,10 +86,14 @@ impl<const PAGES: usize> RingMemory<PAGES> {
     /// # Errors
     /// With the cause for which the VM ends, if its index cannot be.
     pub fn has_room<H: Hardware>(&self, hw: &H, head: u32, length: usize) -> Result<bool, Cause> {
+        Ok(self.find_room(hw, head, length)?.is_some())
+    }
+
+    /// Where a record of `length` bytes goes at the kernel's `head`, if there is room for it now.
+    fn find_room<H: Hardware>(&self, hw: &H, head: u32, length: usize) -> Result<Option<Place>, Cause> {
         let tail = hw.load(self.control, self.tail_at);
-        let Ok(length) = u32::try_from(length) else { return Ok(false) };
-        let place = ring::place(Self::CAPACITY, head, tail, length).map_err(|c| self.corrupt(c))?;
-        Ok(place.is_some())
+        let Ok(length) = u32::try_from(length) else { return Ok(None) };
+        ring::place(Self::CAPACITY, head, tail, length).map_err(|c| self.corrupt(c))
     }
 
     /// Writes a record at the kernel's `head` and publishes it. Returns the new head, or `None` if there is no
@@ -98,15 +102,12 @@ impl<const PAGES: usize> RingMemory<PAGES> {
     /// # Errors
     /// With the cause for which the VM ends, if its index cannot be.
     pub fn push<H: Hardware>(&self, hw: &mut H, head: u32, bytes: &[u8]) -> Result<Option<u32>, Cause> {
-        let tail = hw.load(self.control, self.tail_at);
-        let Ok(length) = u32::try_from(bytes.len()) else { return Ok(None) };
-        let place = ring::place(Self::CAPACITY, head, tail, length).map_err(|c| self.corrupt(c))?;
-        let Some(place) = place else { return Ok(None) };
+        let Some(place) = self.find_room(hw, head, bytes.len())? else { return Ok(None) };
         if let Some(at) = place.skip_at {
             self.write(hw, at as usize, &ring::SKIP.to_le_bytes());
         }
         let mut header = [0; ring::RECORD_HEADER_BYTES as usize];
-        if let Some(field) = header.first_chunk_mut() {
+        if let (Some(field), Ok(length)) = (header.first_chunk_mut(), u32::try_from(bytes.len())) {
             *field = length.to_le_bytes();
         }
         self.write(hw, place.header_at as usize, &header);
