@@ -93,6 +93,7 @@ fn machine_plan(fleet: &Fleet) -> Result<Vec<u8>> {
         seed,
         written_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         supervisor_pages: supervisor_pages(fleet.nr_vms()),
+        swap_pages: fleet.swap.map_or(0, |swap| swap.bytes / PAGE_SIZE as u64),
     };
     serialize(&plan)
 }
@@ -107,6 +108,7 @@ fn launch_plan(fleet: &Fleet, name: &str, entries: &[u32]) -> Result<Vec<u8>> {
             first_vm: service.first_vm,
             count: service.count,
             memory_pages: service.memory_pages,
+            minimum_pages: service.minimum_pages,
             shares: service.shares,
             arguments: &service.arguments,
         })?);
@@ -122,6 +124,7 @@ fn serialize<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::fleet::Service;
+    use crate::swap::Swap;
     use virtual_isa::network::Network;
 
     fn service(name: &str, image: &Path, first_vm: u32) -> Service {
@@ -131,6 +134,7 @@ mod tests {
             first_vm,
             count: 10,
             memory_pages: 1024,
+            minimum_pages: first_vm,
             shares: 100,
             arguments: "body=1".into(),
         }
@@ -150,6 +154,7 @@ mod tests {
             file: "fleet.toml".into(),
             memory_bytes: 1 << 30,
             cpus: 1,
+            swap: Some(Swap { bytes: 4 << 30, iops: None }),
             power_off_when_done: true,
             network: Network::default(),
             services: vec![service("a", &web, 1), service("b", &echo, 11), service("c", &web, 21)],
@@ -169,17 +174,17 @@ mod tests {
         );
         let machine: MachinePlan = postcard::from_bytes(bundle.entry(0).unwrap().bytes).unwrap();
         assert_eq!(machine.network, Network::default());
-        assert_eq!(machine.supervisor_pages, 1024 + 30 / 8);
+        assert_eq!((machine.supervisor_pages, machine.swap_pages), (1024 + 30 / 8, 1 << 20));
         assert!(machine.seed != [0; 32] && machine.written_ns > 1_700_000_000_000_000_000);
         let (plan, mut rest) = postcard::take_from_bytes::<Plan<'_>>(bundle.entry(1).unwrap().bytes).unwrap();
         assert_eq!(plan, Plan { power_off_when_done: true, nr_services: 3, name: "demo" });
         let mut found = Vec::new();
         while !rest.is_empty() {
             let (service, next) = postcard::take_from_bytes::<ServicePlan<'_>>(rest).unwrap();
-            found.push((service.name, service.entry, service.first_vm));
+            found.push((service.name, service.entry, service.first_vm, service.minimum_pages));
             rest = next;
         }
-        assert_eq!(found, [("a", 3, 1), ("b", 4, 11), ("c", 3, 21)]);
+        assert_eq!(found, [("a", 3, 1, 1), ("b", 4, 11, 11), ("c", 3, 21, 21)]);
         for n in 2..5 {
             assert!(Image::check(bundle.entry(n).unwrap().bytes).is_ok());
         }
@@ -194,6 +199,7 @@ mod tests {
             file: "fleet.toml".into(),
             memory_bytes: 1 << 30,
             cpus: 1,
+            swap: None,
             power_off_when_done: false,
             network: Network::default(),
             services: vec![service("a", &file, 1)],

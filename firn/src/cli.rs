@@ -76,7 +76,7 @@ pub enum Command {
         #[command(flatten)]
         name: Name,
     },
-    /// Show a machine's state and counters.
+    /// Show a machine's state and counters: VMs, memory, and what its swap disk did.
     Status {
         /// Which machine.
         #[command(flatten)]
@@ -85,7 +85,7 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Show a VM's state and counters.
+    /// Show a VM's state and counters, and where its memory is.
     Inspect {
         /// Number of the VM.
         vm: u32,
@@ -145,6 +145,12 @@ pub struct Up {
     /// Memory of the machine, such as 2G, instead of the fleet file's.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub memory: Option<u64>,
+    /// Size of the machine's swap disk, such as 4G, instead of the fleet file's; 0 for none.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub swap: Option<u64>,
+    /// Most reads and writes of the swap disk in a second, instead of the fleet file's; 0 for no limit.
+    #[arg(long, value_name = "N")]
+    pub swap_iops: Option<u32>,
     /// The emulated machine.
     #[arg(long, value_enum, default_value_t)]
     pub machine: Kind,
@@ -191,7 +197,9 @@ mod tests {
     fn values_are_read() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
         let Command::Up(up) =
-            parse("firn up f.toml --memory 2G --set web.count=9 --machine q35 --accel tcg").unwrap().command
+            parse("firn up f.toml --memory 2G --swap 4G --swap-iops 5000 --set web.count=9 --machine q35 --accel tcg")
+                .unwrap()
+                .command
         else {
             panic!("up")
         };
@@ -199,9 +207,18 @@ mod tests {
             (up.memory, up.set, up.machine, up.accel),
             (Some(2 << 30), vec![("web".into(), 9)], Kind::Q35, Wish::Tcg)
         );
-        for bad in
-            ["firn up", "firn up f --memory 2", "firn up f --set web=9", "firn up f --machine pc", "firn exec --"]
-        {
+        assert_eq!((up.swap, up.swap_iops), (Some(4 << 30), Some(5000)));
+        let Command::Up(up) = parse("firn up f.toml --swap 0").unwrap().command else { panic!("up") };
+        assert_eq!((up.swap, up.swap_iops), (Some(0), None));
+        for bad in [
+            "firn up",
+            "firn up f --swap 5",
+            "firn up f --swap-iops -1",
+            "firn up f --memory 2",
+            "firn up f --set web=9",
+            "firn up f --machine pc",
+            "firn exec --",
+        ] {
             assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
         }
         let Command::Exec { command, name } = parse("firn exec --name a -- curl --name b").unwrap().command else {

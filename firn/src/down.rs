@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::machine::{self, Machine, Meaning};
 use crate::project::Project;
-use crate::{qemu, serial};
+use crate::{qmp, serial};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ fn end(machine: &Machine) -> Way {
 
 /// Ends the emulator of a machine that need not, or does not, power itself off.
 pub fn force(machine: &Machine) -> Way {
-    if qemu::quit(&machine.folder).is_ok() && wait(machine, SOON) {
+    if qmp::quit(&machine.folder).is_ok() && wait(machine, SOON) {
         return Way::Quit;
     }
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {

@@ -4,6 +4,7 @@
 
 use crate::project::{Project, check_name};
 use crate::size;
+use crate::swap::Swap;
 use serde::Deserialize;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -14,6 +15,7 @@ use virtual_isa::limits::{MAX_ARGUMENT_BYTES, MAX_MEMORY_PAGES, MAX_VMS, MIN_MEM
 use virtual_isa::network::{Network, NetworkError};
 use virtual_isa::{PAGE_SIZE, image::ImageError};
 
+mod machine;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +40,8 @@ pub struct Fleet {
     pub memory_bytes: u64,
     /// Processors of the machine.
     pub cpus: u32,
+    /// Its swap disk, if it has one.
+    pub swap: Option<Swap>,
     /// Whether the machine powers off when the last VM has ended.
     pub power_off_when_done: bool,
     /// The addresses.
@@ -59,6 +63,8 @@ pub struct Service {
     pub count: u32,
     /// Memory of each in pages.
     pub memory_pages: u32,
+    /// Pages of it that are kept for each, whatever the others need.
+    pub minimum_pages: u32,
     /// Weight of each.
     pub shares: u32,
     /// Arguments of each.
@@ -102,6 +108,10 @@ pub struct Overrides {
     pub memory_bytes: Option<u64>,
     /// Processors of the machine.
     pub cpus: Option<u32>,
+    /// Size of the swap disk in bytes; 0 for none.
+    pub swap_bytes: Option<u64>,
+    /// Most reads and writes of it in a second; 0 for no limit.
+    pub swap_iops: Option<u32>,
     /// VMs of the services of these names.
     pub counts: Vec<(String, u32)>,
 }
@@ -109,18 +119,10 @@ pub struct Overrides {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFleet {
-    machine: Option<RawMachine>,
+    machine: Option<machine::RawMachine>,
     network: Option<RawNetwork>,
     #[serde(default)]
     service: Vec<Spanned<RawService>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawMachine {
-    memory: Option<Spanned<String>>,
-    cpus: Option<Spanned<u32>>,
-    power_off_when_done: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -139,6 +141,7 @@ struct RawService {
     image: Spanned<String>,
     count: Spanned<u32>,
     memory: Spanned<String>,
+    minimum: Option<Spanned<String>>,
     shares: Option<Spanned<u32>>,
     args: Option<Spanned<String>>,
 }
@@ -234,8 +237,9 @@ impl Fleet {
         }
         Ok(Self {
             file: file.to_path_buf(),
-            memory_bytes: read_machine_memory(&source, machine.memory.as_ref(), overrides.memory_bytes)?,
-            cpus: read_cpus(&source, machine.cpus.as_ref(), overrides.cpus)?,
+            memory_bytes: machine::read_memory(&source, &machine, overrides)?,
+            cpus: machine::read_cpus(&source, &machine, overrides)?,
+            swap: machine::read_swap(&source, &machine, overrides)?,
             power_off_when_done: machine.power_off_when_done.unwrap_or(false),
             network,
             services,
@@ -247,28 +251,6 @@ impl Fleet {
     pub fn nr_vms(&self) -> u32 {
         self.services.iter().map(|s| s.count).sum()
     }
-}
-
-fn read_machine_memory(source: &Source<'_>, raw: Option<&Spanned<String>>, given: Option<u64>) -> Checked<u64> {
-    let field = "machine: memory";
-    let (text, at) = raw.map_or((DEFAULT_MACHINE_MEMORY, 0), |m| (m.get_ref().as_str(), m.span().start));
-    let bytes = size::parse(text).map_err(|e| source.error(at, field, format!("{text:?} {e}"), size::REMEDY))?;
-    let bytes = given.unwrap_or(bytes);
-    if bytes < MIN_MACHINE_BYTES {
-        let remedy = format!("give the machine {} or more", size::format(MIN_MACHINE_BYTES));
-        return Err(source.error(at, field, format!("{} is too small", size::format(bytes)), remedy));
-    }
-    Ok(bytes)
-}
-
-fn read_cpus(source: &Source<'_>, raw: Option<&Spanned<u32>>, given: Option<u32>) -> Checked<u32> {
-    let (cpus, at) = raw.map_or((1, 0), |c| (*c.get_ref(), c.span().start));
-    let cpus = given.unwrap_or(cpus);
-    if (1..=MAX_CPUS).contains(&cpus) {
-        return Ok(cpus);
-    }
-    let problem = format!("a machine cannot have {cpus} processors");
-    Err(source.error(at, "machine: cpus", problem, format!("give 1 to {MAX_CPUS}")))
 }
 
 fn read_network(source: &Source<'_>, raw: &RawNetwork) -> Checked<Network> {
@@ -357,6 +339,7 @@ fn read_service(
         source.error(raw.name.span().start, &field("name"), format!("the name {problem}"), remedy)
     })?;
     let memory_pages = read_memory(source, &raw.memory, &field("memory"))?;
+    let minimum_pages = read_minimum(source, raw.minimum.as_ref(), memory_pages, &field("minimum"))?;
     let image = read_image(source, project, raw, memory_pages)?;
     let shares = raw.shares.as_ref().map_or(DEFAULT_SHARES, |s| *s.get_ref());
     if shares == 0 {
@@ -370,7 +353,7 @@ fn read_service(
         return Err(source.error(at, &field("args"), problem, format!("at most {MAX_ARGUMENT_BYTES} are allowed")));
     }
     let arguments = arguments.to_owned();
-    Ok(Service { name: name.clone(), image, first_vm, count, memory_pages, shares, arguments })
+    Ok(Service { name: name.clone(), image, first_vm, count, memory_pages, minimum_pages, shares, arguments })
 }
 
 fn read_memory(source: &Source<'_>, raw: &Spanned<String>, field: &str) -> Checked<u32> {
@@ -383,6 +366,19 @@ fn read_memory(source: &Source<'_>, raw: &Spanned<String>, field: &str) -> Check
     }
     let remedy = format!("give a VM {} to {}", in_bytes(MIN_MEMORY_PAGES), in_bytes(MAX_MEMORY_PAGES));
     Err(source.error(at, field, format!("{text:?} is outside what a VM can have"), remedy))
+}
+
+/// The least memory of a VM in pages, rounded up.
+fn read_minimum(source: &Source<'_>, raw: Option<&Spanned<String>>, memory_pages: u32, field: &str) -> Checked<u32> {
+    let Some(raw) = raw else { return Ok(0) };
+    let (text, at) = (raw.get_ref(), raw.span().start);
+    let bytes = size::parse_any(text).map_err(|e| source.error(at, field, format!("{text:?} {e}"), size::REMEDY))?;
+    let pages = bytes.div_ceil(PAGE_SIZE as u64);
+    u32::try_from(pages).ok().filter(|pages| *pages <= memory_pages).ok_or_else(|| {
+        let memory = size::format(u64::from(memory_pages) * PAGE_SIZE as u64);
+        let remedy = format!("keep at most its memory for a VM, {memory}, or give it more memory");
+        source.error(at, field, format!("{text:?} is more than the VM's memory"), remedy)
+    })
 }
 
 /// Finds a service's image, checks it, and that it fits the memory.

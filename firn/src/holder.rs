@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::machine::{Ending, Process, files, write_json};
-use crate::{host, namespace};
+use crate::{host, namespace, swap};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::File;
@@ -100,6 +100,7 @@ pub fn run() -> Result<()> {
             say(&answer)?;
             let status = qemu.wait().map_err(Error::io("wait for the emulator in", here))?;
             log.finish()?;
+            swap::remove(here)?;
             let ending = Ending { code: status.code(), signal: status.signal() };
             write_json(&here.join(files::ENDING), &ending)
         }

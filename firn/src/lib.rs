@@ -5,8 +5,8 @@
 //! | [`cli`] | the command line |
 //! | [`builder`], [`elf`], [`image`], [`symbols`] | build guests and turn their ELF files into flat images |
 //! | [`fleet`], [`bundle`] | turn a fleet file into a boot bundle |
-//! | [`up`], [`holder`], [`namespace`], [`qemu`], [`accel`] | start a machine |
-//! | [`machine`], [`serial`], [`logs`], [`status`], [`down`] | see and end one that is up |
+//! | [`up`], [`holder`], [`namespace`], [`qemu`], [`swap`], [`accel`] | start a machine |
+//! | [`machine`], [`serial`], [`qmp`], [`logs`], [`status`], [`down`] | see and end one that is up |
 //! | [`host`], [`doctor`] | what this host offers and lacks |
 //!
 //! A fleet goes through `fleet` (checked), `bundle` (encoded), `up` (started) and then lives as a folder that
@@ -31,9 +31,11 @@ pub mod machine;
 pub mod namespace;
 pub mod project;
 pub mod qemu;
+pub mod qmp;
 pub mod serial;
 pub mod size;
 pub mod status;
+pub mod swap;
 pub mod symbols;
 pub mod table;
 pub mod up;

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::project::Project;
+use crate::swap::SwapDisk;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{self, File};
@@ -37,6 +38,8 @@ pub mod files {
     pub const KERNEL: &str = "kernel";
     /// The bundle it boots with.
     pub const BUNDLE: &str = "bundle";
+    /// The swap disk.
+    pub const SWAP: &str = "swap";
     /// Held by whoever talks to the serial line.
     pub const SERIAL_LOCK: &str = "serial.lock";
 }
@@ -98,6 +101,9 @@ pub struct ServiceRecord {
     pub first_ipv4: std::net::Ipv4Addr,
     /// Memory of each in bytes.
     pub memory_bytes: u64,
+    /// What of it is kept for each, in bytes.
+    #[serde(default)]
+    pub minimum_bytes: u64,
     /// Weight of each.
     pub shares: u32,
     /// Arguments of each.
@@ -119,6 +125,9 @@ pub struct Record {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Its swap disk, if it has one.
+    #[serde(default)]
+    pub swap: Option<SwapDisk>,
     /// When it was started, in milliseconds since 1970.
     pub started_ms: u64,
     /// The process that holds its network namespace and waits for the emulator.

@@ -95,7 +95,8 @@ fn build(project: &Project, names: &[String], out: Option<PathBuf>, format: Form
 }
 
 fn start(project: &Project, request: Up) -> Result<ExitCode> {
-    let Up { fleet, name, cpus, memory, machine, accel, set, kernel_options, foreground, format } = request;
+    let Up { fleet, name, cpus, memory, swap, swap_iops, machine, accel, set, kernel_options, foreground, format } =
+        request;
     let started = up::up(
         project,
         &up::Request {
@@ -103,7 +104,7 @@ fn start(project: &Project, request: Up) -> Result<ExitCode> {
             name: name.name,
             kind: machine,
             wish: accel,
-            overrides: Overrides { memory_bytes: memory, cpus, counts: set },
+            overrides: Overrides { memory_bytes: memory, cpus, swap_bytes: swap, swap_iops, counts: set },
             options: kernel_options,
         },
     )?;
@@ -120,13 +121,14 @@ fn start(project: &Project, request: Up) -> Result<ExitCode> {
             let record = &machine.record;
             let name = &record.name;
             print(&format!(
-                "machine {name}: {} VMs started in {seconds:.1} s ({}, {}, {} processor(s), {})\n{}\
+                "machine {name}: {} VMs started in {seconds:.1} s ({}, {}, {} processor(s), {}{})\n{}\
                  \nreach them with: firn exec --name {name} -- curl http://{}/\n",
                 record.vms,
                 record.machine,
                 record.accel,
                 record.cpus,
                 size::format(record.memory_bytes),
+                record.swap.map_or_else(String::new, |swap| format!(", swap {}", size::format(swap.bytes))),
                 status::services(machine),
                 record.services.first().map_or_else(String::new, |s| s.first_ipv4.to_string()),
             ))?;

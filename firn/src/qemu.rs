@@ -1,16 +1,10 @@
-//! The emulator's command line, and its control socket.
+//! The emulator's command line.
 
-use crate::error::{Error, Result};
 use crate::machine::files;
 use crate::namespace::TAP;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 use virtual_isa::network::Network;
 
 /// Which machine is emulated.
@@ -132,32 +126,6 @@ pub fn machine_arguments(kind: Kind) -> Vec<OsString> {
     arguments.into_iter().map(OsString::from).collect()
 }
 
-/// Connects to a socket in a folder whose path may be longer than a socket's address can be.
-///
-/// # Errors
-/// Those of the operating system.
-pub fn connect(folder: &Path, socket: &str) -> io::Result<UnixStream> {
-    let folder = File::open(folder)?;
-    UnixStream::connect(format!("/proc/self/fd/{}/{socket}", folder.as_raw_fd()))
-}
-
-/// Tells the emulator to quit, without the machine's help.
-///
-/// # Errors
-/// `Io` if it does not listen.
-pub fn quit(folder: &Path) -> Result<()> {
-    let file = folder.join(files::QMP_SOCKET);
-    let talk = || {
-        let mut socket = connect(folder, files::QMP_SOCKET)?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-        socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n")?;
-        // It answers, then closes, or resets the connection as it goes.
-        let _ = socket.read_to_end(&mut Vec::new());
-        Ok(())
-    };
-    talk().map_err(Error::io("talk to the emulator at", &file))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,17 +159,5 @@ mod tests {
         }
         let q35 = line(Kind::Q35, Accel::Kvm);
         assert!(q35.contains("-M|q35|-accel|kvm|-cpu|host|") && q35.contains("virtio-net-pci"), "{q35}");
-    }
-
-    #[test]
-    fn sockets_with_long_paths_can_be_reached() {
-        let folder = tempfile::tempdir().unwrap();
-        let deep = folder.path().join("x".repeat(120));
-        std::fs::create_dir(&deep).unwrap();
-        let handle = File::open(&deep).unwrap();
-        let address = format!("/proc/self/fd/{}/s", handle.as_raw_fd());
-        let _listener = std::os::unix::net::UnixListener::bind(address).unwrap();
-        assert!(connect(&deep, "s").is_ok());
-        assert!(connect(&deep, "t").is_err());
     }
 }

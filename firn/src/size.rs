@@ -6,7 +6,7 @@ use virtual_isa::PAGE_SIZE;
 /// Why a text is not a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeError {
-    /// It is not a number followed by `K`, `M` or `G`.
+    /// It is not a number followed by `K`, `M` or `G`, or 0.
     Malformed,
     /// It is larger than any machine.
     TooLarge,
@@ -27,11 +27,23 @@ impl fmt::Display for SizeError {
 /// What a size looks like, for messages.
 pub const REMEDY: &str = "write a whole number and a unit, such as \"512K\", \"4M\" or \"2G\"";
 
-/// Reads a size in bytes.
+/// Reads a size in bytes, of whole pages.
 ///
 /// # Errors
 /// See [`SizeError`].
 pub fn parse(text: &str) -> Result<u64, SizeError> {
+    let bytes = parse_any(text)?;
+    if bytes.is_multiple_of(PAGE_SIZE as u64) { Ok(bytes) } else { Err(SizeError::NotPages) }
+}
+
+/// Reads a size in bytes, which need not be whole pages. Nothing is `"0"`, without a unit.
+///
+/// # Errors
+/// `Malformed`, `TooLarge`.
+pub fn parse_any(text: &str) -> Result<u64, SizeError> {
+    if text == "0" {
+        return Ok(0);
+    }
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or(SizeError::Malformed)?;
     let (digits, unit) = text.split_at(unit_at);
     let shift = match unit {
@@ -44,8 +56,7 @@ pub fn parse(text: &str) -> Result<u64, SizeError> {
         return Err(SizeError::Malformed);
     }
     let number: u64 = digits.parse().map_err(|_| SizeError::TooLarge)?;
-    let bytes = number.checked_mul(1 << shift).ok_or(SizeError::TooLarge)?;
-    if bytes.is_multiple_of(PAGE_SIZE as u64) { Ok(bytes) } else { Err(SizeError::NotPages) }
+    number.checked_mul(1 << shift).ok_or(SizeError::TooLarge)
 }
 
 /// Writes a size in the largest unit that divides it.
@@ -65,16 +76,18 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_written() {
-        for (text, bytes) in [("4K", 4096), ("4M", 4 << 20), ("4MiB", 4 << 20), ("16G", 16 << 30), ("0K", 0)] {
+        for (text, bytes) in [("4K", 4096), ("4M", 4 << 20), ("4MiB", 4 << 20), ("16G", 16 << 30), ("0K", 0), ("0", 0)]
+        {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
+        assert_eq!(parse_any("5K"), Ok(5 << 10));
         assert_eq!(format(4 << 20), "4M");
         assert_eq!(format(3 << 9), "1536");
     }
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in ["", "4", "M", "-4M", "4 M", "4m", "4MB", "0x4M", "4.5M", "M4"] {
+        for text in ["", "4", "00", "M", "-4M", "4 M", "4m", "4MB", "0x4M", "4.5M", "M4"] {
             assert_eq!(parse(text), Err(SizeError::Malformed), "{text}");
         }
         assert_eq!(parse("1K"), Err(SizeError::NotPages));

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::project::Project;
-use crate::{serial, size};
+use crate::{qmp, serial, size};
 use serde_json::{Map, Value, json};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -11,13 +11,18 @@ use std::time::Duration;
 /// How long the supervisor may take to answer.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The machine's state: the supervisor's fields, and the host's under `host`.
+/// The machine's state: the supervisor's fields, what the emulator counted at the swap disk under `swap_device`, and
+/// what the host knows under `host`.
 ///
 /// # Errors
 /// `NoMachine`, `Failed` if it does not answer.
 pub fn status(project: &Project, name: &str) -> Result<Value> {
     let machine = Machine::open_alive(project, name)?;
     let mut answer = object(&serial::ask(&machine, "status", "status ", TIMEOUT)?)?;
+    merge(&mut answer, object(&serial::ask(&machine, "memory", "memory ", TIMEOUT)?)?);
+    if machine.record.swap.is_some() {
+        answer.insert("swap_device".into(), json!(qmp::swap_statistics(&machine.folder)?));
+    }
     answer.insert("host".into(), host(&machine));
     Ok(Value::Object(answer))
 }
@@ -30,6 +35,7 @@ pub fn inspect(project: &Project, name: &str, vm: u32) -> Result<Value> {
     let machine = Machine::open_alive(project, name)?;
     check_vm(&machine, vm)?;
     let mut answer = object(&serial::ask(&machine, &format!("vm {vm}"), "vm ", TIMEOUT)?)?;
+    merge(&mut answer, object(&serial::ask(&machine, &format!("vm-memory {vm}"), "vm-memory ", TIMEOUT)?)?);
     let record = &machine.record;
     let service = record.services.iter().find(|s| vm >= s.first_vm && vm - s.first_vm < s.count);
     let service = service.map_or("supervisor", |s| s.name.as_str());
@@ -53,6 +59,11 @@ pub fn check_vm(machine: &Machine, vm: u32) -> Result<()> {
     })
 }
 
+/// Adds the fields of a later answer. What both have is the later one's: its figures belong together.
+fn merge(answer: &mut Map<String, Value>, later: Map<String, Value>) {
+    answer.extend(later);
+}
+
 fn object(text: &str) -> Result<Map<String, Value>> {
     let value = serde_json::from_str(text).ok();
     value.ok_or_else(|| Error::failed(format!("the supervisor's answer is not a JSON object: {text}"), ""))
@@ -72,6 +83,7 @@ pub fn host(machine: &Machine) -> Value {
         "accel": record.accel,
         "cpus": record.cpus,
         "memory_bytes": record.memory_bytes,
+        "swap": record.swap,
         "started_ms": record.started_ms,
         "fleet": record.fleet,
         "folder": machine.folder,
@@ -129,4 +141,30 @@ pub fn list(machines: &[Machine]) -> String {
         ]);
     }
     crate::table::columns(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_answers_become_one() {
+        let mut answer = object(r#"{"fleet":"web","free_pages":7,"vms":3}"#).unwrap();
+        merge(&mut answer, object(r#"{"free_pages":6,"reserve_pages":2}"#).unwrap());
+        let text = Value::Object(answer).to_string();
+        assert_eq!(text, r#"{"fleet":"web","free_pages":6,"vms":3,"reserve_pages":2}"#);
+    }
+
+    #[test]
+    fn answers_that_are_no_objects_are_refused() {
+        for text in ["", "7", "[]", "{\"vms\":", "unknown"] {
+            assert!(object(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_statistics_of_the_disk_have_their_names() {
+        let statistics = qmp::DiskStatistics { reads: 1, writes: 2, read_bytes: 3, write_bytes: 4 };
+        assert_eq!(json!(statistics), json!({"reads": 1, "writes": 2, "read_bytes": 3, "write_bytes": 4}));
+    }
 }

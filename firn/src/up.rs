@@ -9,7 +9,7 @@ use crate::machine::{self, Machine, Process, Record, ServiceRecord, ending, file
 use crate::project::{Project, check_name};
 use crate::qemu::{Kind, Setup};
 use crate::serial::Line;
-use crate::{bundle, down, holder, host, qemu};
+use crate::{bundle, down, holder, host, qemu, swap};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::Write;
@@ -145,8 +145,10 @@ fn start(request: &Request, fleet: &Fleet, choice: &Choice, folder: PathBuf) -> 
         kernel: files::KERNEL.into(),
         options: request.options.clone(),
     };
+    let swap = fleet.swap.map(|swap| swap::create(&folder, swap)).transpose()?;
     let mut arguments = qemu::arguments(&setup);
     arguments.extend(qemu::machine_arguments(request.kind));
+    arguments.extend(swap.iter().flat_map(|disk| swap::arguments(request.kind, disk)));
     let started = holder::start(&folder, &fleet.network, arguments)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let record = Record {
@@ -156,6 +158,7 @@ fn start(request: &Request, fleet: &Fleet, choice: &Choice, folder: PathBuf) -> 
         accel: choice.accel.name().to_owned(),
         cpus: fleet.cpus,
         memory_bytes: fleet.memory_bytes,
+        swap,
         started_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         holder: started.holder,
         qemu: started.qemu,
@@ -177,6 +180,7 @@ fn service_record(fleet: &Fleet, service: &crate::fleet::Service) -> ServiceReco
         first_vm: service.first_vm,
         first_ipv4: fleet.network.ipv4_of(service.first_vm).into(),
         memory_bytes: u64::from(service.memory_pages) * PAGE_SIZE as u64,
+        minimum_bytes: u64::from(service.minimum_pages) * PAGE_SIZE as u64,
         shares: service.shares,
         arguments: service.arguments.clone(),
     }

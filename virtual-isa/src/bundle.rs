@@ -80,6 +80,8 @@ pub struct MachinePlan {
     pub written_ns: u64,
     /// Memory the supervisor VM gets, in pages.
     pub supervisor_pages: u32,
+    /// Pages of the disk, from its beginning, that the kernel may use to swap; 0 for none.
+    pub swap_pages: u64,
 }
 
 /// What the supervisor starts, one service after the other.
@@ -107,6 +109,8 @@ pub struct ServicePlan<'a> {
     pub count: u32,
     /// Memory of each in pages.
     pub memory_pages: u32,
+    /// Pages of it that are kept for each whatever the others need.
+    pub minimum_pages: u32,
     /// Weight of each when it competes for the machine.
     pub shares: u32,
     /// Arguments of each.

@@ -88,6 +88,15 @@ pub enum Ring {
     Console,
 }
 
+/// What can go wrong with a page on the swap disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SwapError {
+    /// The disk reported an error.
+    Read,
+    /// What was read is not what was written.
+    Checksum,
+}
+
 /// Why a VM is no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
@@ -120,6 +129,13 @@ pub enum Cause {
     OutOfMemory {
         /// The address it used.
         address: u64,
+    },
+    /// A page of its own, or its whole record, could not be read back from the swap disk.
+    PageLost {
+        /// The block it was to be in.
+        block: u64,
+        /// What went wrong.
+        error: SwapError,
     },
 }
 
@@ -166,6 +182,12 @@ impl fmt::Display for Cause {
                 write!(f, "corrupt {} ring: head {head:#x}, tail {tail:#x}", ring.name())
             }
             Self::OutOfMemory { address } => write!(f, "out of machine memory at {address:#x}"),
+            Self::PageLost { block, error: SwapError::Read } => {
+                write!(f, "page lost: block {block} of the swap disk cannot be read")
+            }
+            Self::PageLost { block, error: SwapError::Checksum } => {
+                write!(f, "page lost: block {block} of the swap disk does not hold what was written")
+            }
         }
     }
 }

@@ -49,12 +49,15 @@ pub enum Operation<'a> {
         image: u32,
         /// Its memory.
         memory_pages: u32,
+        /// Memory that is kept for it whatever the others need; it is admitted only while that is there.
+        minimum_pages: u32,
         /// Its weight when it competes for the machine.
         shares: u32,
         /// Its argument string.
         arguments: &'a str,
     },
-    /// Starts a created VM, or one that was paused. Answer: [`Answer::Done`].
+    /// Starts a created VM, or one that was paused. A new VM whose minimum does not fit waits, first come first
+    /// served ([`VmState::Waiting`]). Answer: [`Answer::Done`].
     Start {
         /// Which VM.
         vm: u32,
@@ -73,6 +76,14 @@ pub enum Operation<'a> {
     Destroy {
         /// Which VM.
         vm: u32,
+    },
+    /// Parks a VM that sleeps, as the kernel does by itself when memory is short. Answer: [`Answer::Done`], before
+    /// anything is on disk.
+    Park {
+        /// Which VM.
+        vm: u32,
+        /// Where to.
+        tier: Tier,
     },
     /// A VM's state and counters. Answer: [`Answer::Vm`].
     Inspect {
@@ -150,6 +161,15 @@ pub enum GateError {
     NoMemory,
 }
 
+/// Where the memory of a parked VM goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tier {
+    /// Compressed, in memory; on disk only when that is short.
+    Memory,
+    /// On disk as soon as it is written.
+    Disk,
+}
+
 /// The life of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VmState {
@@ -163,6 +183,14 @@ pub enum VmState {
     Paused,
     /// Ended; its report was sent as an event.
     Ended,
+    /// Started, but not admitted yet: its minimum does not fit.
+    Waiting,
+    /// Sleeps with nothing in memory, or nothing but its compressed record.
+    Parked,
+    /// Waits for pages of its own from disk.
+    Paging,
+    /// Waits for a free page.
+    Starved,
 }
 
 /// A VM's state and counters.
@@ -176,6 +204,16 @@ pub struct Counters {
     pub instructions: u64,
     /// Page faults of all kinds.
     pub faults: u64,
+    /// Faults that gave it a page of zeros.
+    pub faults_zero: u64,
+    /// Faults that gave it its own copy of a template's page.
+    pub faults_copied: u64,
+    /// Faults that decompressed a page.
+    pub faults_packed: u64,
+    /// Faults that had to wait for the disk.
+    pub faults_disk: u64,
+    /// Times it was parked.
+    pub parks: u64,
     /// Times it was dispatched.
     pub dispatches: u64,
     /// Frames it sent that the switch took.
@@ -203,8 +241,16 @@ pub struct VmStatus {
     pub shares: u32,
     /// Its memory in pages.
     pub memory_pages: u32,
-    /// Pages that are its alone.
+    /// Pages that are kept for it.
+    pub minimum_pages: u32,
+    /// Pages of memory that are its alone.
     pub private_pages: u32,
+    /// Pages it sees of its template.
+    pub template_pages: u32,
+    /// Pages of its own that are compressed in memory.
+    pub packed_pages: u32,
+    /// Pages of its own that are on disk.
+    pub disk_pages: u32,
     /// Pages of its page tables.
     pub table_pages: u32,
     /// Its generation.
@@ -228,6 +274,44 @@ pub struct MachineStatus {
     pub total_pages: u64,
     /// Pages of these that are free.
     pub free_pages: u64,
+    /// Pages that reclaim keeps free.
+    pub reserve_pages: u64,
+    /// Pages of memory that belong to one VM each.
+    pub private_pages: u64,
+    /// Pages of VMs' page tables.
+    pub table_pages: u64,
+    /// Pages of images and templates.
+    pub template_pages: u64,
+    /// Pages that hold compressed pages.
+    pub packed_pages: u64,
+    /// VMs that wait for admission.
+    pub waiting: u32,
+    /// VMs that are parked.
+    pub parked: u32,
+    /// Parked VMs of which nothing is in memory.
+    pub parked_on_disk: u32,
+    /// Times a VM was parked.
+    pub parks: u64,
+    /// Bytes of the records these wrote, all together.
+    pub record_bytes: u64,
+    /// Wakes from compressed memory.
+    pub wakes_memory: u64,
+    /// Wakes from disk.
+    pub wakes_disk: u64,
+    /// Blocks of 4 KiB on the swap disk; 0 without one.
+    pub swap_blocks: u64,
+    /// Blocks of these in use.
+    pub swap_used_blocks: u64,
+    /// Reads from the swap disk.
+    pub swap_reads: u64,
+    /// Blocks they read.
+    pub swap_read_blocks: u64,
+    /// Writes to the swap disk.
+    pub swap_writes: u64,
+    /// Blocks they wrote.
+    pub swap_written_blocks: u64,
+    /// Reads and writes that failed, checksums that were wrong.
+    pub swap_errors: u64,
     /// Bytes in use on the kernel's own heap.
     pub heap_bytes: u64,
     /// Nanoseconds the processors had nothing to run.
@@ -252,6 +336,13 @@ pub enum Event {
         vm: u32,
         /// How.
         report: Report,
+    },
+    /// A transfer to or from the swap disk failed.
+    SwapFailed {
+        /// First block of the transfer.
+        block: u64,
+        /// Whether it was a write. The kernel keeps what could not be written, and tries elsewhere.
+        is_write: bool,
     },
     /// A VM sent a frame with a source address that is not its own. At most one event per VM and second.
     Spoofed {
@@ -293,6 +384,7 @@ mod tests {
                 vm: u32::MAX,
                 image: u32::MAX,
                 memory_pages: u32::MAX,
+                minimum_pages: u32::MAX,
                 shares: u32::MAX,
                 arguments: &arguments,
             },

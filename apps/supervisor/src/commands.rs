@@ -1,21 +1,68 @@
-//! What the console asks: `status`, `vm N`, `down`.
+//! What the console asks: `status`, `memory`, `vm N`, `vm-memory N`, `park VMS [TIER]`, `churn FIRST COUNT`, `down`.
+//!
+//! Answers are single lines. What takes long is done in the background, one command at a time, and says when it is
+//! done; other questions are answered meanwhile.
 
-use crate::fleet::Usage;
-use crate::{Machine, Office, STATUS_CLEAN, power_off};
+use crate::churn::{churn, spare_vms};
+use crate::crowd;
+use crate::{Machine, Office, STATUS_CLEAN, power_off, show};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
-use libos::gate::{Answer, Error, Operation};
+use alloc::vec::Vec;
+use core::ops::Range;
+use libos::gate::{Answer, Error, MachineStatus, Operation, Tier, VmStatus};
+
+/// Which VMs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Vms {
+    /// This one.
+    One(u32),
+    /// Those of these numbers.
+    Range(Range<u32>),
+    /// Those of the plan.
+    All,
+}
 
 /// A command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// How the machine and its fleet are.
     Status,
+    /// Where memory is.
+    Memory,
     /// How one VM is.
     Vm(u32),
+    /// Where a VM's memory is.
+    VmMemory(u32),
+    /// To park VMs that sleep.
+    Park(Vms, Tier),
+    /// To create, start, stop and destroy so many VMs from a number on, and say what that cost.
+    Churn(u32, u32),
     /// To power the machine off.
     Down,
+}
+
+/// All commands, for who mistypes.
+const USAGE: &str =
+    "there are status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], churn FIRST COUNT, down";
+
+fn number(word: &str) -> Result<u32, String> {
+    word.parse().map_err(|_| format!("{word:?} is not the number of a VM"))
+}
+
+impl Vms {
+    fn parse(word: &str) -> Result<Self, String> {
+        if word == "all" {
+            return Ok(Self::All);
+        }
+        let Some((first, last)) = word.split_once('-') else { return number(word).map(Self::One) };
+        match (number(first)?, number(last)?) {
+            (first, last) if first <= last && last < u32::MAX => Ok(Self::Range(first..last + 1)),
+            _ => Err(format!("{word:?}: the first number is above the last")),
+        }
+    }
 }
 
 impl Command {
@@ -24,16 +71,21 @@ impl Command {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(line: &str) -> Result<Self, String> {
-        let mut words = line.split_ascii_whitespace();
-        let command = match (words.next(), words.next(), words.next()) {
-            (Some("status"), None, _) => Self::Status,
-            (Some("down"), None, _) => Self::Down,
-            (Some("vm"), Some(number), None) => {
-                Self::Vm(number.parse().map_err(|_| format!("{number:?} is not the number of a VM"))?)
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        Ok(match *words {
+            ["status"] => Self::Status,
+            ["memory"] => Self::Memory,
+            ["down"] => Self::Down,
+            ["vm", vm] => Self::Vm(number(vm)?),
+            ["vm-memory", vm] => Self::VmMemory(number(vm)?),
+            ["park", vms] | ["park", vms, "memory"] => Self::Park(Vms::parse(vms)?, Tier::Memory),
+            ["park", vms, "disk"] => Self::Park(Vms::parse(vms)?, Tier::Disk),
+            ["churn", first, count] => {
+                let count = count.parse().map_err(|_| format!("{count:?} is not a number of VMs"))?;
+                Self::Churn(number(first)?, count)
             }
-            _ => return Err(format!("unknown command {line:?}: there are status, vm N, down")),
-        };
-        Ok(command)
+            _ => return Err(format!("unknown command {line:?}: {USAGE}")),
+        })
     }
 }
 
@@ -48,54 +100,103 @@ pub async fn serve<M: Machine>(office: Rc<Office<M>>) {
             Ok(command) => execute(&office, command).await,
             Err(problem) => Err(problem),
         };
-        match answer {
-            Ok(text) => office.machine.say(&text),
-            Err(problem) => office.machine.say(&format!("error: {problem}")),
-        }
+        say(&office, answer.transpose());
     }
 }
 
-/// Does what a command says. Returns what to print.
+/// Says a command's answer, if there is one yet.
+fn say<M: Machine>(office: &Office<M>, answer: Option<Result<String, String>>) {
+    match answer {
+        Some(Ok(text)) => office.machine.say(&text),
+        Some(Err(problem)) => office.machine.say(&format!("error: {problem}")),
+        None => {}
+    }
+}
+
+/// Does what a command says. Returns what to print; nothing if it goes on in the background.
 ///
 /// # Errors
 /// What to print instead, after `error: `.
-pub async fn execute<M: Machine>(office: &Office<M>, command: Command) -> Result<String, String> {
-    let refused = |e: Error| format!("{e}");
-    match command {
+pub async fn execute<M: Machine>(office: &Rc<Office<M>>, command: Command) -> Result<Option<String>, String> {
+    let text = match command {
         Command::Status => {
-            let Answer::Machine(machine) = office.machine.call(Operation::Machine).await.map_err(refused)? else {
-                return Err("unexpected answer".into());
+            let machine = machine(office).await?;
+            format!("status {}", show::status(&office.fleet.borrow(), &machine))
+        }
+        Command::Memory => format!("memory {}", show::memory(&*machine(office).await?)),
+        Command::Vm(vm) => {
+            let status = inspect(office, vm).await?;
+            format!("vm {}", show::vm(&office.fleet.borrow(), vm, &status))
+        }
+        Command::VmMemory(vm) => {
+            let status = inspect(office, vm).await?;
+            format!("vm-memory {}", show::vm_memory(&office.fleet.borrow(), vm, &status))
+        }
+        Command::Park(Vms::One(vm), tier) => {
+            let parked = office.machine.call(Operation::Park { vm, tier }).await;
+            parked.map_err(|e| format!("vm {vm}: cannot park it: {e}"))?;
+            format!("parked vm {vm}")
+        }
+        Command::Park(vms, tier) => {
+            let vms: Vec<_> = match vms {
+                Vms::One(vm) => [vm..vm + 1].into(),
+                Vms::Range(range) => [range].into(),
+                Vms::All => office.fleet.borrow().plan.services.iter().map(|service| service.vms.clone()).collect(),
             };
-            let usage = usage(office).await;
-            Ok(format!("status {}", office.fleet.borrow().status(&machine, usage)))
+            let work = async move |office: &Rc<Office<M>>| Ok(park(office, vms, tier).await);
+            return in_background(office, work).map(|()| None);
         }
-        Command::Vm(vm) => match office.machine.call(Operation::Inspect { vm }).await {
-            Ok(Answer::Vm(status)) => Ok(format!("vm {}", office.fleet.borrow().vm(vm, &status))),
-            Ok(_) => Err("unexpected answer".into()),
-            Err(e) => Err(format!("vm {vm}: {e}")),
-        },
+        Command::Churn(first, count) => {
+            let vms = spare_vms(office, first, count)?;
+            let work = async move |office: &Rc<Office<M>>| churn(office, vms).await;
+            return in_background(office, work).map(|()| None);
+        }
         Command::Down => {
-            power_off(&office.machine, STATUS_CLEAN).await.map_err(refused)?;
-            Ok("going down".into())
+            power_off(&office.machine, STATUS_CLEAN).await.map_err(|e| format!("{e}"))?;
+            "going down".into()
         }
+    };
+    Ok(Some(text))
+}
+
+/// Starts a task that says in the end what became of it.
+fn in_background<M: Machine>(
+    office: &Rc<Office<M>>,
+    work: impl AsyncFnOnce(&Rc<Office<M>>) -> Result<String, String> + 'static,
+) -> Result<(), String> {
+    if office.is_busy.replace(true) {
+        return Err("another command is not done yet: wait for what it says in the end".into());
+    }
+    let office = office.clone();
+    libos::task::spawn(async move {
+        let answer = work(&office).await;
+        office.is_busy.set(false);
+        say(&office, Some(answer));
+    })
+    .detach();
+    Ok(())
+}
+
+/// Parks those of these VMs that sleep.
+async fn park<M: Machine>(office: &Rc<Office<M>>, vms: Vec<Range<u32>>, tier: Tier) -> String {
+    let tally = crowd::each(office, vms, move |vm| Operation::Park { vm, tier }).await;
+    format!("parked {} VMs", tally.done)
+}
+
+async fn machine<M: Machine>(office: &Office<M>) -> Result<Box<MachineStatus>, String> {
+    match office.machine.call(Operation::Machine).await {
+        Ok(Answer::Machine(machine)) => Ok(machine),
+        Ok(_) => Err("unexpected answer".into()),
+        Err(e) => Err(format!("{e}")),
     }
 }
 
-/// Adds up what the plan's VMs use. Those that were never created count for nothing.
-async fn usage<M: Machine>(office: &Office<M>) -> Usage {
-    let mut usage = Usage::default();
-    let nr_services = office.fleet.borrow().plan.services.len();
-    for index in 0..nr_services {
-        let vms = office.fleet.borrow().plan.services[index].vms.clone();
-        for vm in vms {
-            if let Ok(Answer::Vm(status)) = office.machine.call(Operation::Inspect { vm }).await {
-                usage.vms += 1;
-                usage.private_pages += u64::from(status.private_pages);
-                usage.table_pages += u64::from(status.table_pages);
-            }
-        }
+async fn inspect<M: Machine>(office: &Office<M>, vm: u32) -> Result<Box<VmStatus>, String> {
+    let told = |e: Error| format!("vm {vm}: {e}");
+    match office.machine.call(Operation::Inspect { vm }).await.map_err(told)? {
+        Answer::Vm(status) => Ok(status),
+        _ => Err("unexpected answer".into()),
     }
-    usage
 }
 
 #[cfg(test)]
@@ -104,10 +205,43 @@ mod tests {
 
     #[test]
     fn commands_are_read_and_mistakes_named() {
-        assert_eq!(Command::parse("status"), Ok(Command::Status));
-        assert_eq!(Command::parse("  vm   7 "), Ok(Command::Vm(7)));
-        assert_eq!(Command::parse("down"), Ok(Command::Down));
-        for line in ["", "vm", "vm 7 8", "status now", "up", "vm 7x", "vm -1", "vm 99999999999"] {
+        use Command::*;
+        for (line, command) in [
+            ("status", Status),
+            (" memory ", Memory),
+            ("  vm   7 ", Vm(7)),
+            ("vm-memory 0", VmMemory(0)),
+            ("park 7", Park(Vms::One(7), Tier::Memory)),
+            ("park 7-9 disk", Park(Vms::Range(7..10), Tier::Disk)),
+            ("park 7-7 memory", Park(Vms::Range(7..8), Tier::Memory)),
+            ("park all disk", Park(Vms::All, Tier::Disk)),
+            ("churn 1001 50", Churn(1001, 50)),
+            ("down", Down),
+        ] {
+            assert_eq!(Command::parse(line), Ok(command), "{line}");
+        }
+        for line in [
+            "",
+            "vm",
+            "vm 7 8",
+            "status now",
+            "up",
+            "vm 7x",
+            "vm -1",
+            "vm 99999999999",
+            "vm-memory",
+            "memory 7",
+            "park",
+            "park 7 tape",
+            "park 9-7",
+            "park 7-",
+            "park -",
+            "park 1-4294967295",
+            "park all disk now",
+            "churn 5",
+            "churn 5 x",
+            "churn all 5",
+        ] {
             assert!(Command::parse(line).is_err(), "{line}");
         }
     }

@@ -1,42 +1,44 @@
 //! The books: what was planned, what runs, what ended and how.
 
-use crate::json::Object;
+use crate::bits::Bits;
 use crate::plan::Plan;
+use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
-use hashbrown::HashMap;
+use alloc::string::String;
 use virtual_isa::exception::Cause;
-use virtual_isa::gate::{MachineStatus, VmState, VmStatus};
+
+/// Ends whose cause is kept. Of later ones only that they were, and whether they were clean, is counted.
+const MAX_CAUSES: usize = 4096;
 
 /// The fleet's books.
 #[derive(Debug)]
 pub struct Fleet {
     /// What was planned.
     pub plan: Plan,
+    planned: Bits,
     created: u32,
     started: u32,
     failed: u32,
-    /// Ended VMs, and how.
-    ended: HashMap<u32, Cause>,
+    ended: Bits,
+    causes: BTreeMap<u32, Cause>,
     unclean: u32,
-}
-
-/// Pages of all VMs of the plan together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// VMs counted.
-    pub vms: u64,
-    /// Pages that are one VM's alone.
-    pub private_pages: u64,
-    /// Pages of page tables.
-    pub table_pages: u64,
 }
 
 impl Fleet {
     /// Books with nothing in them yet.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        Self { plan, created: 0, started: 0, failed: 0, ended: HashMap::new(), unclean: 0 }
+        let planned = Bits::of(plan.services.iter().map(|service| service.vms.clone()));
+        Self {
+            plan,
+            planned,
+            created: 0,
+            started: 0,
+            failed: 0,
+            ended: Bits::default(),
+            causes: BTreeMap::new(),
+            unclean: 0,
+        }
     }
 
     /// A VM was created.
@@ -54,17 +56,51 @@ impl Fleet {
         self.failed += count;
     }
 
-    /// A VM ended.
+    /// A VM ended. Those that are not of the plan are nobody's concern.
     pub fn note_end(&mut self, vm: u32, cause: Cause) {
-        if self.ended.insert(vm, cause).is_none() && !cause.is_clean() {
-            self.unclean += 1;
+        if !self.planned.contains(vm) || !self.ended.insert(vm) {
+            return;
+        }
+        self.unclean += u32::from(!cause.is_clean());
+        if self.causes.len() < MAX_CAUSES {
+            self.causes.insert(vm, cause);
         }
     }
 
-    /// How a VM ended, if it has.
+    /// How a VM ended, if it has and that is known still.
     #[must_use]
     pub fn end_of(&self, vm: u32) -> Option<&Cause> {
-        self.ended.get(&vm)
+        self.causes.get(&vm)
+    }
+
+    /// VMs of the plan.
+    #[must_use]
+    pub const fn nr_vms(&self) -> u32 {
+        self.planned.count()
+    }
+
+    /// VMs that were created.
+    #[must_use]
+    pub const fn created(&self) -> u32 {
+        self.created
+    }
+
+    /// VMs that could not be created or started.
+    #[must_use]
+    pub const fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// VMs that have ended.
+    #[must_use]
+    pub const fn ended(&self) -> u32 {
+        self.ended.count()
+    }
+
+    /// VMs that have ended otherwise than cleanly.
+    #[must_use]
+    pub const fn unclean(&self) -> u32 {
+        self.unclean
     }
 
     /// VMs that were started.
@@ -76,13 +112,13 @@ impl Fleet {
     /// Whether everything that was planned has been started or has failed to.
     #[must_use]
     pub fn is_launched(&self) -> bool {
-        self.started + self.failed == self.plan.nr_vms()
+        self.started + self.failed == self.nr_vms()
     }
 
     /// The line that says that the fleet is about to be started.
     #[must_use]
     pub fn opening(&self) -> String {
-        format!("starting fleet {}: {} VMs", self.plan.name, self.plan.nr_vms())
+        format!("starting fleet {}: {} VMs", self.plan.name, self.nr_vms())
     }
 
     /// The line that says that the fleet is up.
@@ -91,7 +127,7 @@ impl Fleet {
         let name = &self.plan.name;
         match self.failed {
             0 => format!("fleet {name}: {} VMs started", self.started),
-            _ => format!("fleet {name}: {} of {} VMs started", self.started, self.plan.nr_vms()),
+            _ => format!("fleet {name}: {} of {} VMs started", self.started, self.nr_vms()),
         }
     }
 
@@ -99,75 +135,8 @@ impl Fleet {
     /// that does not end by itself.
     #[must_use]
     pub fn verdict(&self) -> Option<bool> {
-        let is_over = self.is_launched() && self.ended.len() >= self.started as usize;
+        let is_over = self.is_launched() && self.ended() >= self.started;
         (self.plan.power_off_when_done && is_over).then_some(self.failed == 0 && self.unclean == 0)
-    }
-
-    /// The answer to `status`.
-    #[must_use]
-    pub fn status(&self, machine: &MachineStatus, usage: Usage) -> String {
-        Object::default()
-            .string("fleet", &self.plan.name)
-            .number("services", self.plan.services.len())
-            .number("planned", self.plan.nr_vms())
-            .number("created", self.created)
-            .number("started", self.started)
-            .number("failed", self.failed)
-            .number("ended", self.ended.len())
-            .number("ended_unclean", self.unclean)
-            .number("private_pages", usage.private_pages)
-            .number("table_pages", usage.table_pages)
-            .number("inspected", usage.vms)
-            .number("uptime_ns", machine.uptime_ns)
-            .number("cpus", machine.cpus)
-            .number("bundle_entries", machine.bundle_entries)
-            .number("vms", machine.vms)
-            .number("total_pages", machine.total_pages)
-            .number("free_pages", machine.free_pages)
-            .number("heap_bytes", machine.heap_bytes)
-            .number("idle_ns", machine.idle_ns)
-            .number("frames_in", machine.frames_in)
-            .number("frames_out", machine.frames_out)
-            .number("frames_dropped", machine.frames_dropped)
-            .number("events_lost", machine.events_lost)
-            .finish()
-    }
-
-    /// The answer to `vm N`.
-    #[must_use]
-    pub fn vm(&self, vm: u32, status: &VmStatus) -> String {
-        let state = match status.state {
-            VmState::Created => "created",
-            VmState::Runnable => "runnable",
-            VmState::Idle => "idle",
-            VmState::Paused => "paused",
-            VmState::Ended => "ended",
-        };
-        let service = self.plan.service_of(vm).map_or("supervisor", |s| s.name.as_str());
-        let mut object = Object::default().number("vm", vm).string("service", service).string("state", state);
-        if let Some(cause) = self.end_of(vm) {
-            object = object.string("cause", &cause.to_string()).number("clean", cause.is_clean());
-        }
-        let counters = &status.counters;
-        object
-            .number("shares", status.shares)
-            .number("memory_pages", status.memory_pages)
-            .number("private_pages", status.private_pages)
-            .number("table_pages", status.table_pages)
-            .number("generation", status.generation)
-            .number("guest_ns", counters.guest_ns)
-            .number("kernel_ns", counters.kernel_ns)
-            .number("instructions", counters.instructions)
-            .number("faults", counters.faults)
-            .number("dispatches", counters.dispatches)
-            .number("frames_sent", counters.frames_sent)
-            .number("frames_received", counters.frames_received)
-            .number("drops_queue_full", counters.drops_queue_full)
-            .number("drops_bad_length", counters.drops_bad_length)
-            .number("drops_spoofed", counters.drops_spoofed)
-            .number("drops_unroutable", counters.drops_unroutable)
-            .number("console_dropped", counters.console_dropped)
-            .finish()
     }
 }
 
@@ -175,13 +144,23 @@ impl Fleet {
 mod tests {
     use super::*;
     use crate::plan::Service;
-    use virtual_isa::gate::Counters;
-    use virtual_isa::limits::MAX_CONSOLE_BYTES;
+    use alloc::rc::Rc;
 
     fn fleet(power_off_when_done: bool) -> Fleet {
-        let web =
-            Service { name: "web".into(), entry: 0, vms: 1..4, memory_pages: 256, shares: 1, arguments: "".into() };
-        Fleet::new(Plan { name: "default".into(), power_off_when_done, services: vec![web] })
+        planned(1..4, power_off_when_done)
+    }
+
+    fn planned(vms: core::ops::Range<u32>, power_off_when_done: bool) -> Fleet {
+        let web = Service {
+            name: "web".into(),
+            entry: 0,
+            vms,
+            memory_pages: 256,
+            minimum_pages: 16,
+            shares: 1,
+            arguments: "".into(),
+        };
+        Fleet::new(Plan { name: "default".into(), power_off_when_done, services: vec![Rc::new(web)] })
     }
 
     fn start(fleet: &mut Fleet, count: u32) {
@@ -230,46 +209,16 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_one_line_of_json_that_the_console_takes_whole() {
-        let mut fleet = fleet(true);
-        fleet.note_end(2, Cause::Memory { address: 0, access: virtual_isa::exception::Access::Write });
-        let machine = MachineStatus {
-            uptime_ns: u64::MAX,
-            cpus: u32::MAX,
-            bundle_entries: u32::MAX,
-            vms: u32::MAX,
-            total_pages: u64::MAX,
-            free_pages: u64::MAX,
-            heap_bytes: u64::MAX,
-            idle_ns: u64::MAX,
-            frames_in: u64::MAX,
-            frames_out: u64::MAX,
-            frames_dropped: u64::MAX,
-            events_lost: u64::MAX,
-        };
-        let status = fleet.status(&machine, Usage { vms: 3, private_pages: 30, table_pages: 12 });
-        let vm = fleet.vm(
-            2,
-            &VmStatus {
-                state: VmState::Ended,
-                shares: u32::MAX,
-                memory_pages: 256,
-                private_pages: 9,
-                table_pages: 4,
-                generation: u64::MAX,
-                counters: Counters { guest_ns: u64::MAX, kernel_ns: u64::MAX, ..Counters::default() },
-            },
-        );
-        for text in [&status, &vm] {
-            assert!(text.len() < MAX_CONSOLE_BYTES - 10 && !text.contains('\n'), "{}", text.len());
+    fn spare_vms_are_not_counted_and_few_causes_are_kept_of_many() {
+        let mut fleet = planned(1..100_001, false);
+        fleet.note_end(100_001, Cause::Stopped);
+        fleet.note_end(0, Cause::Stopped);
+        assert_eq!((fleet.ended(), fleet.end_of(0)), (0, None));
+        for vm in 1..100_001 {
+            fleet.note_end(vm, Cause::Terminated { status: u64::from(vm % 2) });
         }
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        assert_eq!(status["planned"], 3);
-        assert_eq!(status["ended_unclean"], 1);
-        assert_eq!(status["free_pages"], u64::MAX);
-        let vm: serde_json::Value = serde_json::from_str(&vm).unwrap();
-        assert_eq!(vm["cause"], "memory violation: write to 0x0");
-        assert_eq!(vm["service"], "web");
-        assert_eq!(vm["private_pages"], 9);
+        assert_eq!((fleet.ended(), fleet.unclean(), fleet.causes.len()), (100_000, 50_000, MAX_CAUSES));
+        assert_eq!(fleet.end_of(7), Some(&Cause::Terminated { status: 1 }));
+        assert_eq!(fleet.end_of(99_999), None);
     }
 }

@@ -1,5 +1,6 @@
 //! Reading the plan out of the bundle, and starting what it says.
 
+use crate::crowd::IN_FLIGHT;
 use crate::plan::{Plan, PlanError, Service};
 use crate::{Machine, Office};
 use alloc::format;
@@ -12,9 +13,6 @@ use hashbrown::HashMap;
 use libos::gate::{Answer, Error, Operation};
 use virtual_isa::bundle::EntryKind;
 use virtual_isa::limits::MAX_READ_BYTES;
-
-/// VMs that are being created and started at a time.
-const IN_FLIGHT: usize = 16;
 
 /// Failures of one service that are said one by one.
 const MAX_SAID: u32 = 8;
@@ -99,9 +97,22 @@ pub async fn read_plan<M: Machine>(machine: &M) -> Result<Plan, NoPlan> {
     Plan::parse(&bytes, status.bundle_entries).map_err(|e| NoPlan::Bad(Problem::Plan(e)))
 }
 
+/// What VMs beyond the plan are made of: the first service that could be loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Spare {
+    /// Their image, as the kernel names it.
+    pub image: u32,
+    /// Memory of each in pages.
+    pub memory_pages: u32,
+    /// Pages of it that are kept for each.
+    pub minimum_pages: u32,
+    /// Weight of each.
+    pub shares: u32,
+}
+
 /// VMs that wait to be created: service by service, each with its image.
 struct Queue {
-    services: Vec<(Service, u32)>,
+    services: Vec<(Rc<Service>, u32)>,
     service: usize,
     offset: u32,
 }
@@ -121,15 +132,16 @@ impl Queue {
     }
 }
 
-/// Creates and starts every VM of the plan, a bounded number at a time. What fails is said, and booked; the
-/// others go on.
+/// Creates and starts every VM of the plan, as many at a time as the gate's ring takes. What fails is said, and booked;
+/// the others go on.
 pub async fn start_all<M: Machine>(office: &Rc<Office<M>>) {
     let services = load_images(office).await;
     let nr_services = services.len();
     let queue = Rc::new(RefCell::new(Queue { services, service: 0, offset: 0 }));
     let failures = Rc::new(RefCell::new(alloc::vec![0u32; nr_services]));
+    let nr_workers = IN_FLIGHT.min(office.fleet.borrow().plan.nr_vms());
     let workers: Vec<_> =
-        (0..IN_FLIGHT).map(|_| libos::task::spawn(work(office.clone(), queue.clone(), failures.clone()))).collect();
+        (0..nr_workers).map(|_| libos::task::spawn(work(office.clone(), queue.clone(), failures.clone()))).collect();
     for worker in workers {
         worker.await;
     }
@@ -141,7 +153,7 @@ pub async fn start_all<M: Machine>(office: &Rc<Office<M>>) {
 }
 
 /// Loads each image of the plan once. Returns the services that can be started, with their images.
-async fn load_images<M: Machine>(office: &Office<M>) -> Vec<(Service, u32)> {
+async fn load_images<M: Machine>(office: &Office<M>) -> Vec<(Rc<Service>, u32)> {
     let services = office.fleet.borrow().plan.services.clone();
     let mut images: HashMap<u32, Result<u32, String>> = HashMap::new();
     let mut loaded = Vec::new();
@@ -156,9 +168,15 @@ async fn load_images<M: Machine>(office: &Office<M>) -> Vec<(Service, u32)> {
             images.insert(entry, image);
         }
         match images.get(&entry) {
-            Some(Ok(image)) => loaded.push((service, *image)),
+            Some(Ok(image)) => {
+                if office.spare.get().is_none() {
+                    let Service { memory_pages, minimum_pages, shares, .. } = *service;
+                    office.spare.set(Some(Spare { image: *image, memory_pages, minimum_pages, shares }));
+                }
+                loaded.push((service, *image));
+            }
             Some(Err(e)) => {
-                let Service { name, vms, .. } = &service;
+                let Service { name, vms, .. } = service.as_ref();
                 office.machine.say(&format!("error: service {name}: image (bundle entry {entry}): {e}"));
                 office.fleet.borrow_mut().note_failed(vms.end - vms.start);
             }
@@ -197,6 +215,7 @@ async fn start<M: Machine>(
         vm,
         image,
         memory_pages: service.memory_pages,
+        minimum_pages: service.minimum_pages,
         shares: service.shares,
         arguments: &service.arguments,
     };

@@ -1,21 +1,28 @@
 //! The supervisor's logic, over any machine: the real one through the gate, or a test's.
 //!
 //! [`plan`] reads the launch plan, [`fleet`] keeps the books, [`launch`] creates and starts, [`commands`] answers
-//! the console. An HTTP interface has its place beside [`commands`], over the same books.
+//! the console, [`crowd`] asks the same of many VMs, [`churn`] measures. An HTTP interface has its place beside
+//! [`commands`], over the same books.
+//!
+//! A VM of the fleet costs this program two bits ([`bits`]); what else it tells of a VM it asks the kernel for.
 #![cfg_attr(firn_guest, no_std)]
 #![warn(missing_docs)]
 
 extern crate alloc;
 
+pub mod bits;
+pub mod churn;
 pub mod commands;
+pub mod crowd;
 pub mod fleet;
 pub mod json;
 pub mod launch;
 pub mod plan;
+pub mod show;
 
 use alloc::rc::Rc;
 use alloc::string::String;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::Future;
 use fleet::Fleet;
 use libos::gate::{self, Answer, Error, Event, Operation};
@@ -76,6 +83,10 @@ pub struct Office<M> {
     pub machine: M,
     /// The books.
     pub fleet: RefCell<Fleet>,
+    /// What spare VMs are made of, once an image has been loaded.
+    pub spare: Cell<Option<launch::Spare>>,
+    /// Whether a command works in the background: one at a time.
+    pub is_busy: Cell<bool>,
 }
 
 /// Starts the plan's fleet and looks after it for as long as the machine runs.
@@ -91,7 +102,8 @@ pub async fn run<M: Machine>(machine: M) -> Result<(), Error> {
             return power_off(&machine, STATUS_BAD_PLAN).await;
         }
     };
-    let office = Rc::new(Office { machine, fleet: RefCell::new(Fleet::new(plan)) });
+    let fleet = RefCell::new(Fleet::new(plan));
+    let office = Rc::new(Office { machine, fleet, spare: Cell::new(None), is_busy: Cell::new(false) });
     let events = libos::task::spawn(watch(office.clone()));
     let commands = libos::task::spawn(commands::serve(office.clone()));
     office.machine.say(&office.fleet.borrow().opening());
@@ -120,6 +132,10 @@ async fn watch<M: Machine>(office: Rc<Office<M>>) {
                 if let Err(e) = end_if_done(&office).await {
                     log::error!("cannot power off: {e}");
                 }
+            }
+            Event::SwapFailed { block, is_write } => {
+                let what = if is_write { "written to" } else { "read from" };
+                log::warn!("block {block} of the swap disk could not be {what}");
             }
             Event::Spoofed { vm } => {
                 log::warn!("vm {vm} sent a frame with a source address that is not its own");

@@ -1,5 +1,6 @@
 //! The launch plan: decoded from the bundle's entry, and checked before anything is started.
 
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -19,7 +20,7 @@ pub struct Plan {
     /// Whether the machine powers off when the last VM has ended.
     pub power_off_when_done: bool,
     /// The services, in the order in which they are started.
-    pub services: Vec<Service>,
+    pub services: Vec<Rc<Service>>,
 }
 
 /// One service: VMs of one image.
@@ -33,6 +34,8 @@ pub struct Service {
     pub vms: Range<u32>,
     /// Memory of each in pages.
     pub memory_pages: u32,
+    /// Pages of it that are kept for each.
+    pub minimum_pages: u32,
     /// Weight of each.
     pub shares: u32,
     /// Arguments of each.
@@ -101,7 +104,7 @@ impl Plan {
             if service.name.is_empty() || service.name.len() > MAX_NAME_BYTES || !names.insert(service.name) {
                 return Err(PlanError::BadName(service.name.into()));
             }
-            services.push(check(&service, nr_entries)?);
+            services.push(Rc::new(check(&service, nr_entries)?));
         }
         if !rest.is_empty() {
             return Err(PlanError::TrailingBytes(rest.len()));
@@ -119,7 +122,7 @@ impl Plan {
     /// The service a VM belongs to.
     #[must_use]
     pub fn service_of(&self, vm: u32) -> Option<&Service> {
-        self.services.iter().find(|s| s.vms.contains(&vm))
+        self.services.iter().map(Rc::as_ref).find(|s| s.vms.contains(&vm))
     }
 }
 
@@ -132,6 +135,7 @@ fn check(service: &ServicePlan<'_>, nr_entries: u32) -> Result<Service, PlanErro
         ("first_vm", service.first_vm > 0),
         ("entry", service.entry < nr_entries),
         ("memory_pages", (MIN_MEMORY_PAGES..=MAX_MEMORY_PAGES).contains(&service.memory_pages)),
+        ("minimum_pages", service.minimum_pages <= service.memory_pages),
         ("shares", service.shares > 0),
         ("arguments", service.arguments.len() <= MAX_ARGUMENT_BYTES),
     ];
@@ -143,13 +147,14 @@ fn check(service: &ServicePlan<'_>, nr_entries: u32) -> Result<Service, PlanErro
         entry: service.entry,
         vms: service.first_vm..end,
         memory_pages: service.memory_pages,
+        minimum_pages: service.minimum_pages,
         shares: service.shares,
         arguments: service.arguments.into(),
     })
 }
 
-fn check_overlap(services: &[Service]) -> Result<(), PlanError> {
-    let mut by_number: Vec<&Service> = services.iter().collect();
+fn check_overlap(services: &[Rc<Service>]) -> Result<(), PlanError> {
+    let mut by_number: Vec<&Service> = services.iter().map(Rc::as_ref).collect();
     by_number.sort_by_key(|s| s.vms.start);
     for pair in by_number.windows(2) {
         if let [first, second] = pair
@@ -172,6 +177,7 @@ mod tests {
         first_vm: 1,
         count: 10,
         memory_pages: 256,
+        minimum_pages: 16,
         shares: 100,
         arguments: "body=128",
     };
@@ -214,6 +220,7 @@ mod tests {
         bad(ServicePlan { entry: 5, ..WEB }, "entry");
         bad(ServicePlan { memory_pages: 255, ..WEB }, "memory_pages");
         bad(ServicePlan { memory_pages: u32::MAX, ..WEB }, "memory_pages");
+        bad(ServicePlan { minimum_pages: 257, ..WEB }, "minimum_pages");
         bad(ServicePlan { shares: 0, ..WEB }, "shares");
         let long = "x".repeat(MAX_ARGUMENT_BYTES + 1);
         bad(ServicePlan { arguments: &long, ..WEB }, "arguments");

@@ -33,11 +33,11 @@ impl Fake {
     fn operate(&self, operation: Operation<'_>) -> Result<Answer, GateError> {
         let state = &self.0;
         match operation {
-            Operation::Machine => Ok(Answer::Machine(MachineStatus {
+            Operation::Machine => Ok(Answer::Machine(Box::new(MachineStatus {
                 bundle_entries: u32::try_from(state.entries.len()).unwrap(),
                 vms: u32::try_from(state.vms.borrow().len()).unwrap() + 1,
                 ..MachineStatus::default()
-            })),
+            }))),
             Operation::Entry { entry } => {
                 let (kind, bytes) = state.entries.get(entry as usize).ok_or(GateError::NoSuchEntry)?;
                 Ok(Answer::Entry { kind: *kind as u32, bytes: u32::try_from(bytes.len()).unwrap() })
@@ -71,15 +71,19 @@ impl Fake {
                 let (private_pages, table_pages) = (9, 4);
                 let state = VmState::Idle;
                 let counters = Counters::default();
-                Ok(Answer::Vm(VmStatus {
+                Ok(Answer::Vm(Box::new(VmStatus {
                     state,
                     shares: 1,
                     memory_pages: 256,
+                    minimum_pages: 16,
+                    template_pages: 20,
                     private_pages,
                     table_pages,
+                    packed_pages: 5,
+                    disk_pages: 3,
                     generation: 1,
                     counters,
-                }))
+                })))
             }
             Operation::PowerOff { status } => {
                 state.power_off.set(Some(status));
@@ -133,8 +137,16 @@ fn plan(power_off_when_done: bool, services: &[(&str, u32, u32, u32)]) -> Vec<u8
     let mut bytes = postcard::to_allocvec(&Plan { power_off_when_done, nr_services, name: "test" }).unwrap();
     for &(name, entry, first_vm, count) in services {
         let arguments = format!("body=1 service={name}");
-        let service =
-            ServicePlan { name, entry, first_vm, count, memory_pages: 256, shares: 100, arguments: &arguments };
+        let service = ServicePlan {
+            name,
+            entry,
+            first_vm,
+            count,
+            memory_pages: 256,
+            minimum_pages: 16,
+            shares: 100,
+            arguments: &arguments,
+        };
         bytes.extend(postcard::to_allocvec(&service).unwrap());
     }
     bytes

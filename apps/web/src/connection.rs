@@ -153,7 +153,7 @@ impl<S: Read + Write> Connection<'_, S> {
             Ok(Resource::Id) => {
                 let registers = libos::registers();
                 let mut body = Vec::with_capacity(128);
-                response::write_identity(&mut body, registers.vm, registers.generation, libos::rand::bytes());
+                response::write_identity(&mut body, registers.vm, registers.generation, &crate::identity::identity());
                 response::write_head(output, "200 OK", "application/json", body.len(), persistence);
                 if !request.is_head {
                     output.extend_from_slice(&body);

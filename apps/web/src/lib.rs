@@ -3,16 +3,18 @@
 //! | path | answer |
 //! |---|---|
 //! | `/` | as many bytes of text as the argument `body=` says |
-//! | `/id` | JSON: the VM's number, its generation, 16 bytes that are random in every answer |
+//! | `/id` | JSON: the VM's number, its generation, the first bytes and the checksum of a page of its own random bytes |
 //! | `/healthz` | `ok` |
 //!
-//! [`request`] reads heads, [`response`] writes answers, [`connection`] speaks with one client.
+//! [`request`] reads heads, [`response`] writes answers, [`connection`] speaks with one client, [`identity`] keeps the
+//! page.
 #![cfg_attr(firn_guest, no_std)]
 #![warn(missing_docs)]
 
 extern crate alloc;
 
 pub mod connection;
+pub mod identity;
 pub mod request;
 pub mod response;
 

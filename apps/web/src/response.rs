@@ -1,5 +1,6 @@
 //! Writing answers.
 
+use crate::identity::Identity;
 use alloc::vec::Vec;
 
 /// A status that is not a success.
@@ -92,17 +93,23 @@ pub fn write_refusal(out: &mut Vec<u8>, status: Status, persistence: Persistence
 }
 
 /// The body of `/id`.
-pub fn write_identity(out: &mut Vec<u8>, vm: u32, generation: u64, random: [u8; 16]) {
+pub fn write_identity(out: &mut Vec<u8>, vm: u32, generation: u64, identity: &Identity) {
     out.extend_from_slice(b"{\"vm\":");
     write_number(out, vm as usize);
     out.extend_from_slice(b",\"generation\":");
     write_number(out, usize::try_from(generation).unwrap_or(usize::MAX));
     out.extend_from_slice(b",\"random\":\"");
-    for byte in random {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    write_hex(out, &identity.random);
+    out.extend_from_slice(b"\",\"page\":\"");
+    write_hex(out, &identity.page.to_be_bytes());
+    out.extend_from_slice(b"\"}\n");
+}
+
+fn write_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
         out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-    out.extend_from_slice(b"\"}\n");
 }
 
 fn write_number(out: &mut Vec<u8>, mut number: usize) {
@@ -139,8 +146,9 @@ mod tests {
     #[test]
     fn identities_are_json() {
         let mut out = Vec::new();
-        write_identity(&mut out, 7, 1, [0xa5; 16]);
-        let expected = format!("{{\"vm\":7,\"generation\":1,\"random\":\"{}\"}}\n", "a5".repeat(16));
+        write_identity(&mut out, 7, 1, &Identity { random: [0xa5; 16], page: 0x00c0_ffee });
+        let random = "a5".repeat(16);
+        let expected = format!("{{\"vm\":7,\"generation\":1,\"random\":\"{random}\",\"page\":\"00c0ffee\"}}\n");
         assert_eq!(String::from_utf8(out).unwrap(), expected);
         let mut out = Vec::new();
         write_number(&mut out, usize::MAX);

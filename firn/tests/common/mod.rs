@@ -76,6 +76,7 @@ pub fn web_bundle() -> Vec<u8> {
         first_vm: 1,
         count: 2,
         memory_pages: 1024,
+        minimum_pages: 0,
         shares: 100,
         arguments: String::new(),
     };
@@ -83,6 +84,7 @@ pub fn web_bundle() -> Vec<u8> {
         file: "fleet.toml".into(),
         memory_bytes: 128 << 20,
         cpus: 1,
+        swap: None,
         power_off_when_done: false,
         network: Network::default(),
         services: vec![service],

@@ -2,6 +2,7 @@
 
 use crate::Page;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// Bytes of a frame buffer: the room a driver needs before the frame, and the largest frame.
@@ -83,7 +84,7 @@ pub trait Ethernet {
 pub enum DiskError {
     /// There is no disk.
     NoDisk,
-    /// The block lies beyond its end.
+    /// Part of it lies beyond the disk's end, or it has no pages or too many.
     OutOfRange,
     /// Too many requests are under way: try again after a completion.
     QueueFull,
@@ -91,23 +92,39 @@ pub enum DiskError {
     Io,
 }
 
-/// A transfer of one page to or from one 4 KiB block. The page belongs to the disk until it comes back.
+/// Most pages in one transfer.
+pub const MAX_TRANSFER_PAGES: usize = 32;
+
+/// Which way a transfer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// Fills the pages from the blocks.
+    Read,
+    /// Writes the pages to the blocks.
+    Write,
+}
+
+/// A transfer between pages and as many consecutive blocks, in one operation of the device. The pages belong to
+/// the disk until they come back.
 #[derive(Debug)]
-pub enum DiskRequest {
-    /// Fills the page from the block.
-    Read {
-        /// Number of the block.
-        block: u64,
-        /// The page.
-        page: Page,
-    },
-    /// Writes the page to the block.
-    Write {
-        /// Number of the block.
-        block: u64,
-        /// The page.
-        page: Page,
-    },
+pub struct DiskRequest {
+    /// Which way.
+    pub transfer: Transfer,
+    /// Number of the first block.
+    pub block: u64,
+    /// The pages, 1 to [`MAX_TRANSFER_PAGES`], in the order of the blocks.
+    pub pages: Vec<Page>,
+}
+
+/// A transfer that has ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// The ticket it was submitted with.
+    pub ticket: u64,
+    /// Its pages. After a read that failed they hold anything.
+    pub pages: Vec<Page>,
+    /// How it ended. A write that failed may have changed any part of its blocks.
+    pub result: Result<(), DiskError>,
 }
 
 /// The disk, in blocks of 4 KiB.
@@ -121,8 +138,8 @@ pub trait Disk {
     /// With the request given back, if it cannot begin.
     fn submit(&mut self, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)>;
 
-    /// The next transfer that has ended, with its ticket and page.
-    fn complete(&mut self) -> Option<(u64, Page, Result<(), DiskError>)>;
+    /// The next transfer that has ended.
+    fn complete(&mut self) -> Option<Completion>;
 }
 
 /// The serial line.

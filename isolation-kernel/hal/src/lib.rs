@@ -23,7 +23,9 @@ mod memory;
 mod processor;
 
 pub use context::{Registers, VectorState};
-pub use devices::{Disk, DiskError, DiskRequest, Ethernet, FRAME_CAPACITY, Frame, Serial};
+pub use devices::{
+    Completion, Disk, DiskError, DiskRequest, Ethernet, FRAME_CAPACITY, Frame, MAX_TRANSFER_PAGES, Serial, Transfer,
+};
 pub use memory::{Mpn, NoMemory, Page, Pages, Ppn, Rights, Spaces};
 pub use processor::{Access, Clock, Exit, Nanos, Processor};
 

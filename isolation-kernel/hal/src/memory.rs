@@ -60,6 +60,11 @@ pub trait Pages {
     /// Bytes in use on the kernel's own heap.
     fn heap_bytes(&self) -> u64;
 
+    /// Bytes that the kernel's heap can still hand out, about; more than there is memory if it has no bound.
+    fn heap_room(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Copies bytes out of a page.
     fn read(&self, page: Mpn, offset: usize, into: &mut [u8]);
 
@@ -99,6 +104,10 @@ pub trait Spaces {
 
     /// Removes a mapping, at once. Nothing happens if there is none.
     fn unmap(&mut self, space: &mut Self::Space, at: Ppn);
+
+    /// Says whether the guest has used a page since this was last asked, or since it was mapped, and forgets it.
+    /// False if it is not mapped.
+    fn take_accessed(&mut self, space: &mut Self::Space, at: Ppn) -> bool;
 
     /// Frees the tables. If the space is in use the processor first leaves it.
     fn destroy_space(&mut self, space: Self::Space);

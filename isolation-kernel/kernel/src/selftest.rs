@@ -3,9 +3,10 @@
 //! Whoever starts a machine uses it to find out whether an accelerator really runs guests: it takes well under a
 //! second, and ends by itself with status 0 if all holds.
 
-mod devices;
+mod disk;
 mod exits;
 mod memory;
+mod network;
 mod sandbox;
 mod switches;
 
@@ -32,9 +33,10 @@ pub(crate) use check;
 
 /// Runs all checks and powers off.
 pub fn run(machine: &mut Machine) -> ! {
-    let checks: [Check; 13] = [
+    let checks: [Check; 17] = [
         ("pages", memory::pages),
         ("mappings", memory::mappings),
+        ("accesses", memory::accesses),
         ("exhaustion", memory::exhaustion),
         ("virtual instructions", exits::instructions),
         ("page faults", exits::page_faults),
@@ -44,8 +46,11 @@ pub fn run(machine: &mut Machine) -> ! {
         ("alarm", exits::alarm),
         ("vector registers", switches::vector),
         ("segments", switches::segments),
-        ("disk", devices::disk),
-        ("network", devices::network),
+        ("disk refusals", disk::refusals),
+        ("disk transfers", disk::transfers),
+        ("disk queue", disk::full_queue),
+        ("disk interrupts", disk::interrupts),
+        ("network", network::questions),
     ];
     let nr_checks = checks.len();
     for (name, check) in checks {

@@ -1,36 +1,53 @@
 //! The disk: virtio-blk over the queues of `virtio-drivers`, in blocks of 4 KiB.
 //!
-//! The driver of that crate has 16 requests under way at most, each with an allocation; here there are as many as
-//! three descriptors each fill a queue, and none allocates.
+//! The driver of that crate has 16 requests under way at most, each with an allocation and one buffer. Here a
+//! request carries up to [`MAX_TRANSFER_PAGES`] pages wherever they lie in memory, and none allocates.
 
 use crate::frames::address;
 use crate::virtio::{Ring, VERSION_1, negotiate};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use hal::{DiskError, DiskRequest, PAGE_SIZE, Page};
+use core::array;
+use hal::{Completion, DiskError, DiskRequest, MAX_TRANSFER_PAGES, PAGE_SIZE, Page, Transfer};
 use virtio_drivers::Error;
 use virtio_drivers::transport::{SomeTransport, Transport};
 
 const QUEUE: u16 = 0;
-const QUEUE_DESCRIPTORS: usize = 128;
-/// Header, page, status.
-const DESCRIPTORS_EACH: usize = 3;
-const MAX_REQUESTS: usize = QUEUE_DESCRIPTORS / DESCRIPTORS_EACH;
+/// What QEMU offers by default, and enough for seven of the largest requests.
+const QUEUE_DESCRIPTORS: usize = 256;
+/// Of a request, beside its pages: header and status.
+const ENVELOPE_DESCRIPTORS: usize = 2;
+/// Most buffers that go one way: the pages, and header or status.
+const MAX_BUFFERS: usize = MAX_TRANSFER_PAGES + 1;
+/// Requests under way at once.
+const MAX_REQUESTS: usize = 64;
 const SECTORS_IN_BLOCK: u64 = PAGE_SIZE as u64 / 512;
 const READ_ONLY: u64 = 1 << 5;
 
-/// What the device reads and writes beside the page.
+/// What the device reads and writes beside the pages.
 #[repr(C, align(64))]
 struct Envelope {
     header: [u8; 16],
     status: [u8; 1],
 }
 
+impl Envelope {
+    fn address(&mut self, transfer: Transfer, block: u64) {
+        let kind = match transfer {
+            Transfer::Read => 0_u32,
+            Transfer::Write => 1,
+        };
+        self.header[0..4].copy_from_slice(&kind.to_le_bytes());
+        self.header[8..16].copy_from_slice(&(block * SECTORS_IN_BLOCK).to_le_bytes());
+        self.status = [0xff];
+    }
+}
+
 /// A request that is under way.
 struct Request {
     ticket: u64,
-    page: Page,
-    is_read: bool,
+    transfer: Transfer,
+    pages: Vec<Page>,
     envelope: Box<Envelope>,
 }
 
@@ -71,69 +88,58 @@ impl DiskDriver {
         self.nr_blocks
     }
 
-    /// Begins a transfer.
-    pub fn submit(&mut self, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
-        let (block, is_read) = match &request {
-            DiskRequest::Read { block, .. } => (*block, true),
-            DiskRequest::Write { block, .. } => (*block, false),
-        };
-        if block >= self.nr_blocks {
-            return Err((DiskError::OutOfRange, request));
-        }
-        if self.is_read_only && !is_read {
-            return Err((DiskError::Io, request));
-        }
-        let Some(mut envelope) = self.envelopes.pop() else { return Err((DiskError::QueueFull, request)) };
-        let (DiskRequest::Read { page, .. } | DiskRequest::Write { page, .. }) = request;
-        envelope.header[0..4].copy_from_slice(&u32::from(!is_read).to_le_bytes());
-        envelope.header[8..16].copy_from_slice(&(block * SECTORS_IN_BLOCK).to_le_bytes());
-        envelope.status = [0xff];
-        let bytes = page_bytes(&page);
-        // SAFETY: page and envelope stay with the request until the device is done; both are in the direct map.
-        let added = unsafe {
-            let Envelope { header, status } = &mut *envelope;
-            if is_read {
-                self.ring.queue.add(&[header], &mut [bytes, status])
-            } else {
-                self.ring.queue.add(&[header, bytes], &mut [status])
-            }
-        };
-        match added {
-            Ok(token) => {
-                self.requests[usize::from(token)] = Some(Request { ticket, page, is_read, envelope });
-                self.ring.note_added();
-                self.ring.kick(&mut self.transport);
-                Ok(())
-            }
-            Err(_) => {
-                self.envelopes.push(envelope);
-                let again =
-                    if is_read { DiskRequest::Read { block, page } } else { DiskRequest::Write { block, page } };
-                Err((DiskError::QueueFull, again))
-            }
+    /// Why a request cannot begin now, if it cannot.
+    fn refusal(&self, request: &DiskRequest) -> Option<DiskError> {
+        let nr_pages = request.pages.len();
+        let is_inside = request.block.checked_add(nr_pages as u64).is_some_and(|end| end <= self.nr_blocks);
+        if !(1..=MAX_TRANSFER_PAGES).contains(&nr_pages) || !is_inside {
+            Some(DiskError::OutOfRange)
+        } else if self.is_read_only && request.transfer == Transfer::Write {
+            Some(DiskError::Io)
+        } else if self.ring.queue.available_desc() < nr_pages + ENVELOPE_DESCRIPTORS {
+            Some(DiskError::QueueFull)
+        } else {
+            None
         }
     }
 
-    /// The next transfer that has ended.
-    pub fn complete(&mut self) -> Option<(u64, Page, Result<(), DiskError>)> {
+    /// Begins a transfer.
+    pub fn submit(&mut self, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
+        if let Some(error) = self.refusal(&request) {
+            return Err((error, request));
+        }
+        let Some(mut envelope) = self.envelopes.pop() else { return Err((DiskError::QueueFull, request)) };
+        envelope.address(request.transfer, request.block);
+        let added = with_buffers(request.transfer, &request.pages, &mut envelope, |inputs, outputs| {
+            // SAFETY: pages and envelope stay with the request until the device is done; all of them are in the
+            // direct map.
+            unsafe { self.ring.queue.add(inputs, outputs) }
+        });
+        let Ok(token) = added else {
+            self.envelopes.push(envelope);
+            return Err((DiskError::QueueFull, request));
+        };
+        let DiskRequest { transfer, pages, .. } = request;
+        self.requests[usize::from(token)] = Some(Request { ticket, transfer, pages, envelope });
+        self.ring.note_added();
+        self.ring.kick(&mut self.transport);
+        Ok(())
+    }
+
+    /// The next transfer that has ended. After `None`, and only then, the end of another raises an interrupt.
+    pub fn complete(&mut self) -> Option<Completion> {
         let token = self.ring.poll()?;
         // A descriptor that is not with the device: it is broken, and gets no more from us.
-        let Request { ticket, page, is_read, mut envelope } = self.requests.get_mut(usize::from(token))?.take()?;
-        let bytes = page_bytes(&page);
-        // SAFETY: the buffers that were added under this token, in the same order.
-        let popped = unsafe {
-            let Envelope { header, status } = &mut *envelope;
-            if is_read {
-                self.ring.queue.pop_used(token, &[header], &mut [bytes, status])
-            } else {
-                self.ring.queue.pop_used(token, &[header, bytes], &mut [status])
-            }
-        };
+        let Request { ticket, transfer, pages, mut envelope } = self.requests.get_mut(usize::from(token))?.take()?;
+        let popped = with_buffers(transfer, &pages, &mut envelope, |inputs, outputs| {
+            // SAFETY: the buffers that were added under this token, in the same order.
+            unsafe { self.ring.queue.pop_used(token, inputs, outputs) }
+        });
         // SAFETY: the device is done with it; read as it is in memory, not as the compiler last saw it.
         let status = unsafe { (&raw const envelope.status[0]).read_volatile() };
         self.envelopes.push(envelope);
         let result = if popped.is_ok() && status == 0 { Ok(()) } else { Err(DiskError::Io) };
-        Some((ticket, page, result))
+        Some(Completion { ticket, pages, result })
     }
 
     /// Whether there is something to do now. If not, an interrupt will say when there is.
@@ -144,6 +150,33 @@ impl DiskDriver {
     /// Tells the device that its interrupt was seen.
     pub fn acknowledge(&mut self) {
         self.transport.ack_interrupt();
+    }
+}
+
+/// Calls with the buffers of a request as the device wants them: what it reads, header first, and what it writes,
+/// status last.
+fn with_buffers<T>(
+    transfer: Transfer,
+    pages: &[Page],
+    envelope: &mut Envelope,
+    call: impl for<'a> FnOnce(&'a [&'a [u8]], &'a mut [&'a mut [u8]]) -> T,
+) -> T {
+    let Envelope { header, status } = envelope;
+    let nr_pages = pages.len();
+    let bytes = pages.iter().map(page_bytes);
+    match transfer {
+        Transfer::Read => {
+            let mut outputs: [&mut [u8]; MAX_BUFFERS] = array::from_fn(|_| <&mut [u8]>::default());
+            outputs.iter_mut().zip(bytes).for_each(|(slot, page)| *slot = page);
+            outputs[nr_pages] = status;
+            call(&[header], &mut outputs[..=nr_pages])
+        }
+        Transfer::Write => {
+            let mut inputs: [&[u8]; MAX_BUFFERS] = [&[]; MAX_BUFFERS];
+            inputs[0] = header;
+            inputs[1..].iter_mut().zip(bytes).for_each(|(slot, page)| *slot = page);
+            call(&inputs[..=nr_pages], &mut [status])
+        }
     }
 }
 

@@ -29,11 +29,11 @@ pub const fn size_of_level(level: u32) -> u64 {
     1 << (12 + 9 * (level - 1))
 }
 
-/// The bits for a guest's page. Accessed and dirty are set from the start, so that the processor need not write
-/// the entry.
+/// The bits for a guest's page. Dirty is set from the start, so that the processor need not write the entry for
+/// that; accessed is not, as it is what tells whether the guest uses the page.
 #[must_use]
 pub const fn guest_bits(rights: Rights) -> u64 {
-    let base = PRESENT | USER | ACCESSED | DIRTY;
+    let base = PRESENT | USER | DIRTY;
     match rights {
         Rights::Read => base | NO_EXECUTE,
         Rights::ReadWrite => base | WRITE | NO_EXECUTE,
@@ -52,6 +52,7 @@ mod tests {
             assert_eq!(bits & (PRESENT | USER), PRESENT | USER);
             assert!(bits & WRITE == 0 || bits & NO_EXECUTE != 0);
             assert_eq!(bits & (GLOBAL | LARGE | ADDRESS | NO_CACHE), 0);
+            assert_eq!(bits & (ACCESSED | DIRTY), DIRTY, "nobody has used it yet");
         }
         assert_ne!(guest_bits(Rights::ReadWrite) & WRITE, 0);
         assert_eq!(guest_bits(Rights::ReadExecute) & (WRITE | NO_EXECUTE), 0);

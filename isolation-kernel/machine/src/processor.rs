@@ -8,8 +8,8 @@ use crate::{Machine, guest, panic, per_cpu, serial, time};
 use core::arch::asm;
 use core::fmt;
 use hal::{
-    Access, Clock, Disk, DiskError, DiskRequest, Ethernet, Exit, Frame, Nanos, Page, Processor, Registers, Serial,
-    VectorState,
+    Access, Clock, Completion, Disk, DiskError, DiskRequest, Ethernet, Exit, Frame, Nanos, Processor, Registers,
+    Serial, VectorState,
 };
 use x86_64::registers::control::Cr2;
 
@@ -204,7 +204,7 @@ impl Disk for Machine {
         }
     }
 
-    fn complete(&mut self) -> Option<(u64, Page, Result<(), DiskError>)> {
+    fn complete(&mut self) -> Option<Completion> {
         self.disk.as_mut()?.complete()
     }
 }

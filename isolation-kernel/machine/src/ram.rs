@@ -90,6 +90,14 @@ pub fn heap_bytes() -> u64 {
     HEAP.lock().counters().allocated_bytes as u64
 }
 
+/// Bytes the heap can still hand out: what it has taken and not used, and what it can take.
+pub fn heap_room() -> u64 {
+    let heap = HEAP.lock();
+    let counters = heap.counters();
+    let unused = counters.claimed_bytes.saturating_sub(counters.allocated_bytes) as u64;
+    REMAINING.load(Ordering::Relaxed) * PAGE + unused
+}
+
 /// Bytes the kernel's heap has taken from memory so far.
 pub fn heap_claimed_bytes() -> u64 {
     HEAP.lock().counters().claimed_bytes as u64

@@ -1,7 +1,7 @@
 //! Address spaces: page tables as a cache of what a VM's memory is.
 
 use crate::layout::PAGE;
-use crate::paging::{self, ADDRESS, NO_EXECUTE, PRESENT, USER, WRITE, entry, guest_bits, index};
+use crate::paging::{self, ACCESSED, ADDRESS, NO_EXECUTE, PRESENT, USER, WRITE, entry, guest_bits, index};
 use crate::{Machine, frames};
 use alloc::vec::Vec;
 use hal::{Mpn, NoMemory, Page, Ppn, Rights, Spaces};
@@ -118,7 +118,7 @@ impl Spaces for Machine {
             // SAFETY: as above.
             let mut value = unsafe { slot.read_volatile() };
             if value & PRESENT == 0 {
-                value = self.add_table(space)? | PRESENT | WRITE | USER | paging::ACCESSED;
+                value = self.add_table(space)? | PRESENT | WRITE | USER | ACCESSED;
                 // SAFETY: as above.
                 unsafe { slot.write_volatile(value) };
             }
@@ -147,6 +147,21 @@ impl Spaces for Machine {
             unsafe { slot.write_volatile(0) };
             self.flush_page(space, address);
         }
+    }
+
+    fn take_accessed(&mut self, space: &mut Space, at: Ppn) -> bool {
+        let address = u64::from(at.0) * PAGE;
+        let Some(slot) = Self::find(space, address) else { return false };
+        // SAFETY: `space` owns its tables.
+        let value = unsafe { slot.read_volatile() };
+        if value & (PRESENT | ACCESSED) != PRESENT | ACCESSED {
+            return false;
+        }
+        // SAFETY: as above. The processor that would set bits in it is this one.
+        unsafe { slot.write_volatile(value & !ACCESSED) };
+        // With the translation still cached, the next access would not set the bit.
+        self.flush_page(space, address);
+        true
     }
 
     fn destroy_space(&mut self, space: Space) {
@@ -198,6 +213,10 @@ impl hal::Pages for Machine {
 
     fn heap_bytes(&self) -> u64 {
         crate::ram::heap_bytes()
+    }
+
+    fn heap_room(&self) -> u64 {
+        crate::ram::heap_room()
     }
 
     #[inline]

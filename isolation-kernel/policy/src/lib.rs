@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`scheduler`] | which VM runs next, and for how long |
 //! | [`gatekeeper`] | whether a VM may be created |
+//! | [`reclaim`] | whose pages go when memory runs short, and who may still take some |
+//! | [`extents`] | which blocks of the swap disk what is swapped out gets |
 //! | [`packet_share`] | how many frames may wait for a VM |
 //! | [`bucket`] | how much of something a VM may use at a time |
 #![no_std]
@@ -18,6 +20,8 @@ extern crate alloc;
 extern crate std;
 
 pub mod bucket;
+pub mod extents;
 pub mod gatekeeper;
 pub mod packet_share;
+pub mod reclaim;
 pub mod scheduler;

@@ -1,7 +1,7 @@
 //! Programs, and the processor as they see it.
 
 use crate::machine::Machine;
-use hal::{Access, Exit, PAGE_SIZE, Registers};
+use hal::{Access, Exit, PAGE_SIZE, Processor, Registers, VectorState};
 use virtual_isa::instruction::{Instruction, InstructionError};
 use virtual_isa::layout;
 use virtual_isa::ring::{self, Found};
@@ -79,15 +79,29 @@ impl<'a> Cpu<'a> {
         self.registers
     }
 
+    /// The machine's time in nanoseconds, as the time-stamp counter tells it.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.machine.now().0
+    }
+
+    /// The vector registers.
+    pub fn vector(&mut self) -> &mut VectorState {
+        self.machine.guest_vector()
+    }
+
     /// Loads bytes.
     ///
     /// # Errors
     /// The fault, if one of their pages does not allow it.
     pub fn read(&mut self, address: u64, into: &mut [u8]) -> Result<(), Fault> {
-        for (n, byte) in into.iter_mut().enumerate() {
-            let at = address.wrapping_add(n as u64);
+        let (mut at, mut rest) = (address, into);
+        while !rest.is_empty() {
             let mpn = self.machine.translate(at, Access::Read)?;
-            *byte = self.machine.guest_bytes(mpn)[offset(at)];
+            let (now, later) = rest.split_at_mut(rest.len().min(PAGE_SIZE - offset(at)));
+            now.copy_from_slice(&self.machine.guest_bytes(mpn)[offset(at)..][..now.len()]);
+            at = at.wrapping_add(now.len() as u64);
+            rest = later;
         }
         Ok(())
     }
@@ -95,12 +109,15 @@ impl<'a> Cpu<'a> {
     /// Stores bytes.
     ///
     /// # Errors
-    /// The fault, if one of their pages does not allow it; the bytes before it are stored.
+    /// The fault, if one of their pages does not allow it; the pages before it are stored.
     pub fn write(&mut self, address: u64, from: &[u8]) -> Result<(), Fault> {
-        for (n, byte) in from.iter().enumerate() {
-            let at = address.wrapping_add(n as u64);
+        let (mut at, mut rest) = (address, from);
+        while !rest.is_empty() {
             let mpn = self.machine.translate(at, Access::Write)?;
-            self.machine.guest_bytes(mpn)[offset(at)] = *byte;
+            let (now, later) = rest.split_at(rest.len().min(PAGE_SIZE - offset(at)));
+            self.machine.guest_bytes(mpn)[offset(at)..][..now.len()].copy_from_slice(now);
+            at = at.wrapping_add(now.len() as u64);
+            rest = later;
         }
         Ok(())
     }

@@ -1,16 +1,25 @@
-//! The fake hardware. It is strict: a page released twice, released while mapped, used after release, or mapped
-//! twice when one mapping allows writing, ends the test with a panic that says so.
+//! The fake hardware of one core, over [`Memory`], [`Tables`] and the [`Outside`].
+//!
+//! It is strict about processors too: a VM that comes back must find the registers it left, but for those that the
+//! virtual instruction changes, and its vector registers. Address spaces are never stale: what is unmapped is so at
+//! once, as the traits demand, and `pages` sees to it that nothing is released before.
 
+use crate::disk::FakeDisk;
 use crate::guest::{Cpu, Fault, Op, Program};
+use crate::outside::Outside;
+use crate::pages::Memory;
+pub use crate::spaces::Space;
+use crate::spaces::{Entry, Tables};
 use hal::{
-    Access, Clock, Disk, DiskError, DiskRequest, Ethernet, Exit, FRAME_CAPACITY, Frame, Mpn, Nanos, NoMemory,
-    PAGE_SIZE, Page, Pages, Ppn, Processor, Registers, Rights, Serial, Spaces, VectorState,
+    Access, Clock, Completion, Disk, DiskError, DiskRequest, Ethernet, Exit, FRAME_CAPACITY, Frame, Mpn, Nanos,
+    NoMemory, PAGE_SIZE, Page, Pages, Ppn, Processor, Registers, Rights, Serial, Spaces, Transfer, VectorState,
 };
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use virtual_isa::layout;
+use virtual_isa::register::Features;
 
 /// Nanoseconds that one step of a program takes.
 pub const STEP_NS: u64 = 1_000;
@@ -21,58 +30,35 @@ pub const TRANSMIT_QUEUE: usize = 8;
 /// Frames of the fake machine's pool.
 pub const FRAME_POOL: usize = 2048;
 
-/// Tables of an address space, as a map; the number tells spaces apart.
-#[derive(Debug)]
-pub struct Space {
-    number: u64,
+/// Number of a VM that is in no table: the one that becomes a template.
+pub const NOBODY: u32 = u32::MAX;
+
+/// The VM that a program is for, as its register page has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its number.
+    pub vm: u32,
+    /// Its generation.
+    pub generation: u64,
+    /// Whether it has the privilege bit.
+    pub is_supervisor: bool,
 }
 
-/// What a test sees of the outside, while the kernel owns the machine.
-#[derive(Debug, Default)]
-pub struct Outside {
-    /// Frames on their way in.
-    pub incoming: VecDeque<Vec<u8>>,
-    /// Frames that came out.
-    pub outgoing: Vec<Vec<u8>>,
-    /// Whether the card takes no frames.
-    pub is_wire_full: bool,
-    /// Text that was printed.
-    pub serial: String,
-    /// Bytes that are typed.
-    pub typed: VecDeque<u8>,
-    /// Bytes that will be typed while a guest runs: after how many of its steps each.
-    pub typed_later: VecDeque<(u32, u8)>,
-    /// The status of a power-off.
-    pub power_off: Option<u8>,
-    /// Times the processor halted with nothing to wait for.
-    pub dead_halts: u32,
-    /// Pages that can still be allocated before allocation fails; `None` for no limit but memory itself.
-    pub allocations_left: Option<u64>,
-    /// The time.
-    pub now: u64,
-}
+/// A factory of programs: what a VM runs.
+pub type Loader = Box<dyn FnMut(Identity) -> Box<dyn Program>>;
 
-impl Outside {
-    /// Types the next byte if its time has come, which interrupts the guest that runs.
-    fn type_now(&mut self) -> bool {
-        let Some((steps, byte)) = self.typed_later.front_mut() else { return false };
-        let Some(left) = steps.checked_sub(1) else {
-            self.typed.push_back(*byte);
-            self.typed_later.pop_front();
-            return true;
-        };
-        *steps = left;
-        false
-    }
-}
-
-/// A factory of programs: what the VM of that number runs.
-pub type Loader = Box<dyn FnMut(u32) -> Box<dyn Program>>;
+/// What a guest does before `ready()`, step by step: the same for all that begin at an address.
+pub type Prologue = Rc<RefCell<dyn FnMut(&mut Cpu<'_>) -> Result<Op, Fault>>>;
 
 /// A program, and where its last `syscall` stands: an instruction pointer that is back there executes it again.
+///
+/// A VM's `r15` says which it is: 0 before it has read its register page, and so in every clone that begins.
 struct Running {
     program: Box<dyn Program>,
+    owner: Identity,
     syscall_at: Option<u64>,
+    /// Registers and vector registers when it last came back.
+    left: Option<(Registers, VectorState)>,
 }
 
 /// Bytes of the `syscall` instruction.
@@ -81,16 +67,15 @@ const SYSCALL_BYTES: u64 = 2;
 /// The fake hardware of one core.
 pub struct Machine {
     outside: Rc<RefCell<Outside>>,
-    memory: Vec<[u8; PAGE_SIZE]>,
-    is_free: Vec<bool>,
-    free: Vec<u32>,
-    mapped: Vec<u32>,
-    is_writable: Vec<bool>,
-    spaces: BTreeMap<u64, BTreeMap<Ppn, (Mpn, Rights)>>,
+    memory: Memory,
+    spaces: BTreeMap<u64, Tables>,
     next_space: u64,
     current: Option<u64>,
-    programs: BTreeMap<(u32, u64), Running>,
+    programs: BTreeMap<u64, Running>,
+    next_program: u64,
     loader: Loader,
+    /// What is done at this address before anything else.
+    prologue: Option<(u64, Prologue)>,
     alarm: Nanos,
     vector: VectorState,
     frames_out: usize,
@@ -99,23 +84,27 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine with so many pages, and a handle on its outside.
+    /// A machine with so many pages and no disk, and a handle on its outside.
     #[must_use]
     pub fn new(nr_pages: u32, loader: Loader) -> (Self, Rc<RefCell<Outside>>) {
-        let outside = Rc::new(RefCell::new(Outside::default()));
+        Self::with_disk(nr_pages, 0, loader)
+    }
+
+    /// A machine with so many pages and a disk of so many blocks, and a handle on its outside.
+    #[must_use]
+    pub fn with_disk(nr_pages: u32, nr_blocks: u64, loader: Loader) -> (Self, Rc<RefCell<Outside>>) {
+        let outside = Outside { disk: FakeDisk::new(nr_blocks), ..Outside::default() };
+        let outside = Rc::new(RefCell::new(outside));
         let machine = Self {
             outside: Rc::clone(&outside),
-            // Memory after power-on holds anything.
-            memory: vec![[0xdb; PAGE_SIZE]; nr_pages as usize],
-            is_free: vec![true; nr_pages as usize],
-            free: (0..nr_pages).rev().collect(),
-            mapped: vec![0; nr_pages as usize],
-            is_writable: vec![false; nr_pages as usize],
+            memory: Memory::new(nr_pages),
             spaces: BTreeMap::new(),
             next_space: 1,
             current: None,
             programs: BTreeMap::new(),
+            next_program: 1,
             loader,
+            prologue: None,
             alarm: Nanos::NEVER,
             vector: VectorState::new(),
             frames_out: 0,
@@ -125,103 +114,180 @@ impl Machine {
         (machine, outside)
     }
 
-    fn page(&self, mpn: Mpn) -> &[u8; PAGE_SIZE] {
-        assert!(!self.is_free[mpn.0 as usize], "page {mpn:?} is used after its release");
-        &self.memory[mpn.0 as usize]
-    }
-
-    fn page_mut(&mut self, mpn: Mpn) -> &mut [u8; PAGE_SIZE] {
-        assert!(!self.is_free[mpn.0 as usize], "page {mpn:?} is used after its release");
-        &mut self.memory[mpn.0 as usize]
-    }
-
     /// Frames of the pool that somebody holds.
     #[must_use]
     pub const fn frames_in_use(&self) -> usize {
         self.frames_out
     }
 
+    /// Pages that are free.
+    #[must_use]
+    pub fn total_free(&self) -> usize {
+        self.memory.free()
+    }
+
+    /// Pages of all page tables.
+    #[must_use]
+    pub fn pages_in_tables(&self) -> usize {
+        self.spaces.values().map(Tables::count).sum()
+    }
+
     /// What the current space maps at an address for an access, or the fault.
-    pub(crate) fn translate(&self, address: u64, access: Access) -> Result<Mpn, Fault> {
+    pub(crate) fn translate(&mut self, address: u64, access: Access) -> Result<Mpn, Fault> {
         let fault = Fault(Exit::PageFault { address, access });
         let ppn = u32::try_from(layout::page_of(address)).map(Ppn).map_err(|_| fault)?;
-        let space = self.current.and_then(|number| self.spaces.get(&number)).ok_or(fault)?;
-        let &(mpn, rights) = space.get(&ppn).ok_or(fault)?;
+        let space = self.current.and_then(|number| self.spaces.get_mut(&number)).ok_or(fault)?;
+        let entry = space.slot(ppn).and_then(Option::as_mut).ok_or(fault)?;
         let is_allowed = match access {
             Access::Read => true,
-            Access::Write => rights == Rights::ReadWrite,
-            Access::Execute => rights == Rights::ReadExecute,
+            Access::Write => entry.rights == Rights::ReadWrite,
+            Access::Execute => entry.rights == Rights::ReadExecute,
         };
-        if is_allowed { Ok(mpn) } else { Err(fault) }
+        entry.is_accessed |= is_allowed;
+        if is_allowed { Ok(entry.mpn) } else { Err(fault) }
     }
 
     pub(crate) fn guest_bytes(&mut self, mpn: Mpn) -> &mut [u8; PAGE_SIZE] {
-        self.page_mut(mpn)
+        self.memory.page_mut(mpn)
     }
 
-    /// The VM whose space is loaded: its number and generation, from its register page.
-    fn running(&self) -> (u32, u64) {
-        let mpn = self.translate(layout::REGISTER_PAGE, Access::Read).expect("the register page is mapped");
-        let page = self.page(mpn);
-        let number = u32::from_le_bytes(page[12..16].try_into().expect("four bytes"));
-        let generation = u64::from_le_bytes(page[16..24].try_into().expect("eight bytes"));
-        (number, generation)
+    pub(crate) const fn guest_vector(&mut self) -> &mut VectorState {
+        &mut self.vector
     }
 
-    fn unmap_all(&mut self, number: u64) {
-        for (_, (mpn, _)) in self.spaces.remove(&number).expect("the space exists") {
-            self.mapped[mpn.0 as usize] -= 1;
+    /// Lets guests that begin at an address do this before their programs are looked for.
+    pub fn set_prologue(&mut self, entry: u64, prologue: Prologue) {
+        self.prologue = Some((entry, prologue));
+    }
+
+    /// Who the register page of the loaded space says that its VM is.
+    fn identity(&mut self) -> Result<Identity, Fault> {
+        let mpn = self.translate(layout::REGISTER_PAGE, Access::Read)?;
+        Ok(identity(self.memory.page(mpn)))
+    }
+
+    /// Begins a program: the guest reads its register page to see who it is.
+    fn load_program(&mut self, registers: &mut Registers) -> Result<Running, Fault> {
+        let owner = self.identity()?;
+        // What becomes a template keeps no name, for its clones to find their own.
+        if owner.vm != NOBODY {
+            registers.r15 = self.next_program;
+            self.next_program += 1;
+        }
+        Ok(Running { program: (self.loader)(owner), owner, syscall_at: None, left: None })
+    }
+
+    /// What must be as the VM left it.
+    fn check_return(&mut self, running: &mut Running, registers: &Registers) {
+        let vm = running.owner.vm;
+        if let Ok(found) = self.identity() {
+            assert_eq!(found, running.owner, "VM {vm} has become another one");
+        }
+        if let Some((left, vector)) = running.left.take() {
+            assert_eq!(kept(&left), kept(registers), "VM {vm} has lost its registers");
+            assert!(vector == self.vector, "VM {vm} has lost its vector registers");
+            let may_be_at = [left.rip, left.rip.wrapping_sub(SYSCALL_BYTES)];
+            assert!(may_be_at.contains(&registers.rip), "VM {vm} goes on somewhere else");
         }
     }
+
+    /// Runs steps of the program until something comes up.
+    fn step_until_exit(&mut self, running: &mut Running, registers: &mut Registers) -> Exit {
+        loop {
+            {
+                let mut outside = self.outside.borrow_mut();
+                outside.now += STEP_NS;
+                let now = outside.now;
+                if self.alarm <= Nanos(now) {
+                    self.alarm = Nanos::NEVER;
+                    return Exit::Interrupt;
+                }
+                if outside.disk.interrupts(now) || outside.type_now() {
+                    return Exit::Interrupt;
+                }
+            }
+            if running.syscall_at != Some(registers.rip) {
+                match running.program.step(&mut Cpu::new(self, registers)) {
+                    Err(Fault(exit)) => return exit,
+                    Ok(Op::Compute) => continue,
+                    Ok(Op::Raise(vector)) => return Exit::Exception { vector, code: 0 },
+                    Ok(Op::Call { number, arguments }) => {
+                        registers.rax = number as u64;
+                        [registers.rdi, registers.rsi, registers.rdx] = arguments;
+                    }
+                    Ok(Op::RawCall(number)) => registers.rax = number,
+                }
+            }
+            running.syscall_at = Some(registers.rip);
+            registers.rip = registers.rip.wrapping_add(SYSCALL_BYTES);
+            return Exit::Instruction;
+        }
+    }
+
+    fn allocate_page(&mut self) -> Option<Page> {
+        if self.outside.borrow_mut().allocation.strikes() {
+            return None;
+        }
+        self.memory.take()
+    }
+}
+
+fn identity(register_page: &[u8; PAGE_SIZE]) -> Identity {
+    let word = |at: usize| u64::from_le_bytes(register_page[at..at + 8].try_into().expect("eight bytes"));
+    Identity {
+        vm: u32::from_le_bytes(register_page[12..16].try_into().expect("four bytes")),
+        generation: word(16),
+        is_supervisor: word(24) & Features::SUPERVISOR.bits() != 0,
+    }
+}
+
+/// What a VM must find again, whatever happened in between: not the result of an instruction (`rax`), what `syscall`
+/// loses (`rcx`, `r11`), nor what goes on when an instruction is executed again (`rip`, `rdi`, `rsi`).
+fn kept(registers: &Registers) -> Registers {
+    Registers { rax: 0, rcx: 0, r11: 0, rip: 0, rdi: 0, rsi: 0, ..*registers }
 }
 
 impl Pages for Machine {
     fn allocate(&mut self) -> Option<Page> {
-        if let Some(left) = &mut self.outside.borrow_mut().allocations_left {
-            *left = left.checked_sub(1)?;
-        }
-        let number = self.free.pop()?;
-        self.is_free[number as usize] = false;
-        self.memory[number as usize].fill(0);
-        Some(Page::new(Mpn(number)))
+        self.allocate_page()
     }
 
     fn release(&mut self, page: Page) {
-        let number = page.mpn().0 as usize;
-        assert!(!self.is_free[number], "page {number} is released twice");
-        assert_eq!(self.mapped[number], 0, "page {number} is released while it is mapped");
-        self.is_free[number] = true;
-        self.memory[number].fill(0xdb);
-        self.free.push(page.mpn().0);
+        self.memory.give(page);
     }
 
     fn free_pages(&self) -> u64 {
-        self.free.len() as u64
+        self.memory.free() as u64
     }
 
     fn total_pages(&self) -> u64 {
-        self.memory.len() as u64
+        self.memory.total() as u64
     }
 
     fn heap_bytes(&self) -> u64 {
         0
     }
 
+    fn heap_room(&self) -> u64 {
+        self.outside.borrow().heap_room.unwrap_or(u64::MAX)
+    }
+
     fn read(&self, page: Mpn, offset: usize, into: &mut [u8]) {
-        into.copy_from_slice(&self.page(page)[offset..offset + into.len()]);
+        into.copy_from_slice(&self.memory.page(page)[offset..offset + into.len()]);
     }
 
     fn write(&mut self, page: Mpn, offset: usize, from: &[u8]) {
-        self.page_mut(page)[offset..offset + from.len()].copy_from_slice(from);
+        self.memory.page_mut(page)[offset..offset + from.len()].copy_from_slice(from);
     }
 
     fn copy(&mut self, from: Mpn, to: Mpn) {
-        *self.page_mut(to) = *self.page(from);
+        let bytes = *self.memory.page(from);
+        *self.memory.page_mut(to) = bytes;
     }
 
     fn load(&self, page: Mpn, offset: usize) -> u32 {
         assert!(offset.is_multiple_of(4));
-        u32::from_le_bytes(self.page(page)[offset..offset + 4].try_into().expect("four bytes"))
+        u32::from_le_bytes(self.memory.page(page)[offset..offset + 4].try_into().expect("four bytes"))
     }
 
     fn store(&mut self, page: Mpn, offset: usize, value: u32) {
@@ -240,48 +306,62 @@ impl Spaces for Machine {
     type Space = Space;
 
     fn create_space(&mut self) -> Result<Space, NoMemory> {
-        if self.outside.borrow().allocations_left == Some(0) {
-            return Err(NoMemory);
-        }
+        let tables = Tables::new(|| self.allocate_page());
+        let tables = tables.map_err(|pages| {
+            for page in pages {
+                self.memory.give(page);
+            }
+            NoMemory
+        })?;
         let number = self.next_space;
         self.next_space += 1;
-        self.spaces.insert(number, BTreeMap::new());
+        self.spaces.insert(number, tables);
         Ok(Space { number })
     }
 
     fn map(&mut self, space: &mut Space, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory> {
-        assert!(!self.is_free[to.0 as usize], "page {to:?} is mapped after its release");
-        let entries = self.spaces.get_mut(&space.number).expect("the space exists");
-        if let Some((before, _)) = entries.insert(at, (to, rights)) {
-            self.mapped[before.0 as usize] -= 1;
+        if !self.spaces[&space.number].has_table(at) {
+            let table = self.allocate_page().ok_or(NoMemory)?;
+            self.spaces.get_mut(&space.number).expect("the space exists").add_table(at, table);
         }
-        let mapped = &mut self.mapped[to.0 as usize];
-        *mapped += 1;
-        if rights == Rights::ReadWrite {
-            assert_eq!(*mapped, 1, "page {to:?} can be written and has another owner");
-            self.is_writable[to.0 as usize] = true;
-        } else {
-            assert!(!self.is_writable[to.0 as usize] || *mapped == 1, "page {to:?} is shared while it can be written");
-            self.is_writable[to.0 as usize] = false;
+        let tables = self.spaces.get_mut(&space.number).expect("the space exists");
+        let slot = tables.slot(at).expect("its table is there");
+        if let Some(before) = slot.take() {
+            self.memory.note_unmapped(before.mpn);
         }
+        *slot = Some(Entry { mpn: to, rights, is_accessed: false });
+        self.memory.note_mapped(to, rights);
         Ok(())
     }
 
     fn unmap(&mut self, space: &mut Space, at: Ppn) {
-        if let Some((mpn, _)) = self.spaces.get_mut(&space.number).expect("the space exists").remove(&at) {
-            self.mapped[mpn.0 as usize] -= 1;
+        let tables = self.spaces.get_mut(&space.number).expect("the space exists");
+        if let Some(entry) = tables.slot(at).and_then(Option::take) {
+            self.memory.note_unmapped(entry.mpn);
         }
+    }
+
+    fn take_accessed(&mut self, space: &mut Space, at: Ppn) -> bool {
+        let tables = self.spaces.get_mut(&space.number).expect("the space exists");
+        let entry = tables.slot(at).and_then(Option::as_mut);
+        entry.is_some_and(|entry| std::mem::take(&mut entry.is_accessed))
     }
 
     fn destroy_space(&mut self, space: Space) {
         if self.current == Some(space.number) {
             self.current = None;
         }
-        self.unmap_all(space.number);
+        let (mapped, tables) = self.spaces.remove(&space.number).expect("the space exists").into_parts();
+        for mpn in mapped {
+            self.memory.note_unmapped(mpn);
+        }
+        for page in tables {
+            self.memory.give(page);
+        }
     }
 
     fn table_pages(&self, space: &Space) -> u32 {
-        u32::try_from(self.spaces[&space.number].len().div_ceil(512)).unwrap_or(u32::MAX) + 3
+        u32::try_from(self.spaces[&space.number].count()).unwrap_or(u32::MAX)
     }
 }
 
@@ -296,40 +376,29 @@ impl Processor for Machine {
     }
 
     fn enter(&mut self, registers: &mut Registers) -> Exit {
-        let vm = self.running();
-        let mut running = match self.programs.remove(&vm) {
+        if registers.r15 == 0
+            && let Some((entry, prologue)) = &self.prologue
+            && *entry == registers.rip
+        {
+            let prologue = Rc::clone(prologue);
+            let owner = Identity { vm: NOBODY, generation: 0, is_supervisor: false };
+            let program = Box::new(move |cpu: &mut Cpu<'_>| prologue.borrow_mut()(cpu));
+            let mut running = Running { program, owner, syscall_at: None, left: None };
+            return self.step_until_exit(&mut running, registers);
+        }
+        let mut running = match self.programs.remove(&registers.r15) {
             Some(running) => running,
-            None => Running { program: (self.loader)(vm.0), syscall_at: None },
+            None => match self.load_program(registers) {
+                Ok(running) => running,
+                Err(Fault(exit)) => return exit,
+            },
         };
-        let exit = loop {
-            {
-                let mut outside = self.outside.borrow_mut();
-                outside.now += STEP_NS;
-                if self.alarm <= Nanos(outside.now) {
-                    self.alarm = Nanos::NEVER;
-                    break Exit::Interrupt;
-                }
-                if outside.type_now() {
-                    break Exit::Interrupt;
-                }
-            }
-            if running.syscall_at != Some(registers.rip) {
-                match running.program.step(&mut Cpu::new(self, registers)) {
-                    Err(Fault(exit)) => break exit,
-                    Ok(Op::Compute) => continue,
-                    Ok(Op::Raise(vector)) => break Exit::Exception { vector, code: 0 },
-                    Ok(Op::Call { number, arguments }) => {
-                        registers.rax = number as u64;
-                        [registers.rdi, registers.rsi, registers.rdx] = arguments;
-                    }
-                    Ok(Op::RawCall(number)) => registers.rax = number,
-                }
-            }
-            running.syscall_at = Some(registers.rip);
-            registers.rip = registers.rip.wrapping_add(SYSCALL_BYTES);
-            break Exit::Instruction;
-        };
-        self.programs.insert(vm, running);
+        self.check_return(&mut running, registers);
+        let exit = self.step_until_exit(&mut running, registers);
+        if running.owner.vm != NOBODY {
+            running.left = Some((*registers, self.vector.clone()));
+            self.programs.insert(registers.r15, running);
+        }
         exit
     }
 
@@ -347,13 +416,16 @@ impl Processor for Machine {
 
     fn halt(&mut self) {
         let mut outside = self.outside.borrow_mut();
-        if !outside.incoming.is_empty() || !outside.typed.is_empty() {
+        if !outside.incoming.is_empty() || !outside.typed.is_empty() || outside.disk.is_due(outside.now) {
             return;
         }
-        if self.alarm == Nanos::NEVER {
+        let wake = self.alarm.min(outside.disk.next_at().map_or(Nanos::NEVER, Nanos));
+        if wake == Nanos::NEVER {
             outside.dead_halts += 1;
-        } else {
-            outside.now = outside.now.max(self.alarm.0);
+            return;
+        }
+        outside.now = outside.now.max(wake.0);
+        if self.alarm <= Nanos(outside.now) {
             self.alarm = Nanos::NEVER;
         }
     }
@@ -423,15 +495,49 @@ impl Ethernet for Machine {
 
 impl Disk for Machine {
     fn nr_blocks(&self) -> u64 {
-        0
+        self.outside.borrow().disk.nr_blocks()
     }
 
-    fn submit(&mut self, _ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
-        Err((DiskError::NoDisk, request))
+    fn submit(&mut self, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
+        let pages: Vec<Mpn> = request.pages.iter().map(Page::mpn).collect();
+        let mut outside = self.outside.borrow_mut();
+        let now = outside.now;
+        outside.disk.submit(now, ticket, request)?;
+        for mpn in pages {
+            self.memory.lend(mpn);
+        }
+        Ok(())
     }
 
-    fn complete(&mut self) -> Option<(u64, Page, Result<(), DiskError>)> {
-        None
+    fn complete(&mut self) -> Option<Completion> {
+        let outside = &mut *self.outside.borrow_mut();
+        let ended = outside.disk.take(outside.now)?;
+        let (ticket, DiskRequest { transfer, block, pages }) = (ended.ticket, ended.request);
+        let blocks = block..block + pages.len() as u64;
+        let result = match transfer {
+            Transfer::Read => {
+                let result = outside.disk.end_read(&blocks);
+                for (block, page) in blocks.zip(&pages) {
+                    let bytes = self.memory.end_loan(page.mpn());
+                    match result {
+                        Ok(()) => outside.disk.load(block, bytes),
+                        Err(_) => bytes.fill(0xee),
+                    }
+                }
+                result
+            }
+            Transfer::Write => {
+                let (count, result) = outside.disk.end_write(&blocks);
+                for (n, (block, page)) in blocks.zip(&pages).enumerate() {
+                    let bytes = self.memory.end_loan(page.mpn());
+                    if n < count {
+                        outside.disk.store(block, bytes);
+                    }
+                }
+                result
+            }
+        };
+        Some(Completion { ticket, pages, result })
     }
 }
 

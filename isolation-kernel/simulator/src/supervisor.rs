@@ -22,6 +22,7 @@ pub struct Desk {
 }
 
 /// An [`Answer`] that owns its bytes.
+#[expect(clippy::large_enum_variant, reason = "few exist at a time")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// Any answer without bytes.

@@ -1,7 +1,7 @@
 //! Creating, running, ending and destroying VMs, and what each of the guest's mistakes comes to.
 
 use simulator::bundle::{CONSTANTS, DATA, END, TEXT, fill_of};
-use simulator::{Cpu, Fault, Lab, Op};
+use simulator::{Cpu, Fault, Lab, LabPlan, Op};
 use virtual_isa::exception::{Access, Cause, Exception, Ring};
 use virtual_isa::gate::{Answer, GateError, Operation, VmState};
 use virtual_isa::instruction::{Instruction, InstructionError, NO_DEADLINE};
@@ -17,7 +17,12 @@ fn idle_for_ever() -> Op {
 
 /// Runs one VM whose only step is `step`, and returns why it ended. A bystander must live on.
 fn ends_with(step: impl FnMut(&mut Cpu<'_>) -> Result<Op, Fault> + Clone + 'static) -> Cause {
-    let mut lab = Lab::new(512, move |vm| match vm {
+    ends_on(LabPlan::new(512), step)
+}
+
+/// The same on a machine of another plan.
+fn ends_on(plan: LabPlan, step: impl FnMut(&mut Cpu<'_>) -> Result<Op, Fault> + Clone + 'static) -> Cause {
+    let mut lab = plan.boot(move |vm| match vm {
         1 => Box::new(step.clone()),
         _ => Box::new(|_: &mut Cpu<'_>| Ok(idle_for_ever())),
     });
@@ -132,7 +137,7 @@ fn bad_arguments_are_answered_with_errors_and_change_nothing() {
 #[test]
 fn ready_is_refused_while_a_ring_holds_something() {
     let mut called = false;
-    let cause = ends_with(move |cpu| {
+    let cause = ends_on(LabPlan::new(512).no_template(), move |cpu| {
         if called {
             return Ok(Op::call(Instruction::Terminate, &[cpu.registers().rax]));
         }
@@ -201,7 +206,8 @@ fn the_gate_refuses_what_cannot_be() {
     let mut lab = Lab::new(512, |_| Box::new(|_: &mut Cpu<'_>| Ok(idle_for_ever())));
     let image = lab.image();
     let create = |lab: &mut Lab, vm, image, memory_pages, shares| {
-        lab.ask(Operation::Create { vm, image, memory_pages, shares, arguments: "" })
+        let minimum_pages = 0;
+        lab.ask(Operation::Create { vm, image, memory_pages, minimum_pages, shares, arguments: "" })
     };
     assert_eq!(create(&mut lab, 1, image + 1, 1024, 1), Err(GateError::NoSuchImage));
     assert_eq!(create(&mut lab, 1, image, 255, 1), Err(GateError::BadArgument));
@@ -313,7 +319,7 @@ fn a_failed_allocation_at_any_point_loses_nothing() {
             })
         });
         let before = lab.status().free_pages;
-        lab.outside_mut().allocations_left = Some(allowed);
+        lab.outside_mut().allocation.left = Some(allowed);
         let created = lab.create(1);
         if created.is_ok() {
             lab.ask(Operation::Start { vm: 1 }).unwrap();
@@ -321,7 +327,7 @@ fn a_failed_allocation_at_any_point_loses_nothing() {
         } else {
             assert_eq!(created, Err(GateError::NoMemory));
         }
-        lab.outside_mut().allocations_left = None;
+        lab.outside_mut().allocation.left = None;
         lab.turns(5);
         if created.is_ok() {
             let _ = lab.ask(Operation::Stop { vm: 1 });

@@ -4,24 +4,32 @@ use crate::console::{Level, MACHINE_CONSOLE_RATE, log};
 use crate::gate::Loading;
 use crate::images::LoadedImage;
 use crate::lifecycle::Remains;
-use crate::memory::{Shared, report_access};
+use crate::memory::{Absent, Mapped, Means, Memory, Shared, report_access};
 use crate::network::Wire;
+use crate::pack::Packer;
+use crate::reclaim::HEAVIEST;
+use crate::swap::{Handle, Place, Swap};
+use crate::table::Vms;
+use crate::template::{Embryo, Template};
 use crate::timers::Timers;
-use crate::vm::{State, Vm, Vms};
+use crate::vm::{State, Vm};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
-use hal::{Exit, Hardware, Nanos, NoMemory, Page};
+use hal::{Access, Exit, Hardware, Nanos, NoMemory, Page, Ppn};
 use policy::bucket::Bucket;
+use policy::gatekeeper::Gatekeeper;
+use policy::reclaim::Watermarks;
 use policy::scheduler::{QUANTUM_NS, Scheduler};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use virtual_isa::bundle::{Bundle, BundleError, EntryKind, MachinePlan};
 use virtual_isa::control::Pending;
-use virtual_isa::exception::{Cause, Exception};
+use virtual_isa::exception::{Cause, Exception, SwapError};
 use virtual_isa::gate::Event;
 use virtual_isa::image::{Image, ImageError};
+use virtual_isa::layout;
 use virtual_isa::network::{Network, NetworkError};
 
 /// Number of the supervisor VM.
@@ -33,6 +41,9 @@ const TIMER_BATCH: usize = 64;
 /// Frames queued for the wire that are sent without waiting for the loop to run dry.
 const FLUSH_AFTER: u32 = 16;
 
+/// How often a request is tried again for which there is no room.
+const GATE_RETRY_NS: u64 = 10_000_000;
+
 /// Events that wait for the supervisor.
 pub(crate) const MAX_EVENTS: usize = 256;
 
@@ -43,6 +54,33 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) network: Network,
     pub(crate) vms: Vms<H>,
     pub(crate) images: Vec<LoadedImage>,
+    pub(crate) templates: Vec<Template>,
+    pub(crate) embryos: VecDeque<Embryo<H>>,
+    pub(crate) template_pages: u64,
+    pub(crate) swap: Swap,
+    pub(crate) packer: Packer,
+    pub(crate) marks: Watermarks,
+    pub(crate) gatekeeper: Gatekeeper,
+    pub(crate) total_shares: u64,
+    pub(crate) is_reclaiming: bool,
+    /// VMs in memory, as reclaim comes by them.
+    pub(crate) clock: VecDeque<u32>,
+    pub(crate) heaviest: heapless::Vec<u32, HEAVIEST>,
+    /// VMs that are to be parked once their packs are on disk.
+    pub(crate) parking: VecDeque<u32>,
+    /// VMs that wait for memory.
+    pub(crate) starved: VecDeque<u32>,
+    /// VMs that wait for admission, in order.
+    pub(crate) waiting: VecDeque<u32>,
+    pub(crate) parks: u64,
+    pub(crate) record_bytes: u64,
+    pub(crate) wakes_memory: u64,
+    pub(crate) wakes_disk: u64,
+    pub(crate) parked_on_disk: u32,
+    /// Whether a request waits in the supervisor's ring, for a template or for room.
+    pub(crate) is_gate_stalled: bool,
+    /// Since when there is no room for one.
+    pub(crate) no_room_since: Option<Nanos>,
     pub(crate) zero: Page,
     pub(crate) scheduler: Scheduler,
     pub(crate) timers: Timers,
@@ -109,6 +147,14 @@ pub(crate) enum After {
     Sleep(Nanos),
     /// It is over.
     End(Cause),
+    /// It waits for a page that is on its way.
+    Wait,
+    /// It waits for memory.
+    Starve,
+    /// It has come to `ready()` for the first time: it is a template.
+    Ready,
+    /// It did what no template may do before `ready()`.
+    Plain,
 }
 
 impl<'b, H: Hardware> Core<'b, H> {
@@ -122,20 +168,46 @@ impl<'b, H: Hardware> Core<'b, H> {
         let plan: MachinePlan =
             plan.and_then(|entry| postcard::from_bytes(entry.bytes).ok()).ok_or(BootError::NoMachinePlan)?;
         plan.network.check(1).map_err(BootError::Network)?;
-        let image = bundle.entries().find(|entry| entry.kind == EntryKind::Image).ok_or(BootError::NoSupervisor)?;
-        let image = Image::check(image.bytes).map_err(BootError::Image)?;
+        let entry = bundle.entries().find(|entry| entry.kind == EntryKind::Image).ok_or(BootError::NoSupervisor)?;
+        let image = Image::check(entry.bytes).map_err(BootError::Image)?;
         image.check_memory(plan.supervisor_pages).map_err(BootError::Image)?;
-        let mut loaded = LoadedImage::new(&image);
+        let mut loaded = LoadedImage::new(&image, entry.name);
         loaded.load_more(&image, u32::MAX, &mut hw)?;
 
         let random = ChaCha20Rng::from_seed(seed(&mut hw, plan.seed));
         let zero = hw.allocate().ok_or(BootError::NoMemory)?;
+        let swap = Swap::new(&mut hw, plan.swap_pages);
+        let marks = Watermarks::of(hw.total_pages());
+        let gatekeeper = Gatekeeper::new(hw.total_pages().saturating_sub(marks.high));
+        let template = Template::plain(0, loaded.entry, plan.supervisor_pages).born();
+        let template_pages = u64::from(loaded.nr_pages()).saturating_add(1);
         let mut core = Self {
             hw,
             bundle,
             network: plan.network,
             vms: Vms::new(),
             images: Vec::from([loaded]),
+            templates: Vec::from([template]),
+            embryos: VecDeque::new(),
+            template_pages,
+            swap,
+            packer: Packer::new(),
+            marks,
+            gatekeeper,
+            total_shares: 0,
+            is_reclaiming: false,
+            clock: VecDeque::new(),
+            heaviest: heapless::Vec::new(),
+            parking: VecDeque::new(),
+            starved: VecDeque::new(),
+            waiting: VecDeque::new(),
+            parks: 0,
+            record_bytes: 0,
+            wakes_memory: 0,
+            wakes_disk: 0,
+            parked_on_disk: 0,
+            is_gate_stalled: false,
+            no_room_since: None,
             zero,
             scheduler: Scheduler::new(),
             timers: Timers::default(),
@@ -151,6 +223,9 @@ impl<'b, H: Hardware> Core<'b, H> {
             next_generation: 1,
         };
         core.create_supervisor(plan.supervisor_pages)?;
+        if core.hw.free_pages() < core.marks.high {
+            return Err(BootError::NoMemory);
+        }
         Ok(core)
     }
 
@@ -161,7 +236,17 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.fire_timers();
         self.retry_blocked();
         self.tell_supervisor();
-        let has_work = self.load_images() | self.reap_remains();
+        let has_work = self.serve_disk() | self.load_images() | self.reap_remains();
+        let has_work = has_work | self.reclaim() | self.continue_parking() | self.grow_template();
+        if !self.starved.is_empty() {
+            self.feed_starved();
+        }
+        if !self.waiting.is_empty() {
+            self.admit_waiting();
+        }
+        if self.is_gate_stalled {
+            self.resume_gate();
+        }
         match self.scheduler.pick() {
             Some(number) => self.dispatch(number),
             None if has_work => {}
@@ -187,7 +272,14 @@ impl<'b, H: Hardware> Core<'b, H> {
             self.flush();
         }
         let before = self.hw.now();
-        self.hw.set_alarm(self.timers.next());
+        let mut alarm = self.timers.next();
+        if self.swap.has_writes() && self.swap.resume_writes_at > before {
+            alarm = alarm.min(self.swap.resume_writes_at);
+        }
+        if self.no_room_since.is_some() {
+            alarm = alarm.min(before.after(GATE_RETRY_NS));
+        }
+        self.hw.set_alarm(alarm);
         self.hw.halt();
         self.idle_ns += self.hw.now().since(before);
     }
@@ -200,6 +292,12 @@ impl<'b, H: Hardware> Core<'b, H> {
         let now = self.hw.now();
         for _ in 0..TIMER_BATCH {
             let Some(number) = self.timers.expired(now) else { return };
+            if let Some(stub) = self.vms.stub_mut(number) {
+                stub.deadline = None;
+                stub.pending |= Pending::TIMER;
+                self.wake_parked(number);
+                continue;
+            }
             let Some(mut vm) = self.vms.take(number) else { continue };
             vm.deadline = None;
             vm.set_pending(&mut self.hw, Pending::TIMER);
@@ -226,6 +324,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             self.timers.clear(deadline, vm.number);
         }
         vm.state = State::Runnable;
+        vm.wants_park = false;
         if !vm.is_queued {
             vm.is_queued = true;
             self.scheduler.enqueue(vm.number);
@@ -238,7 +337,12 @@ impl<'b, H: Hardware> Core<'b, H> {
         if vm.state == State::Runnable {
             vm.counters.dispatches += 1;
             match self.run(&mut vm) {
-                After::Resume | After::Yield => self.make_runnable(&mut vm),
+                After::Resume | After::Yield | After::Ready | After::Plain => self.make_runnable(&mut vm),
+                After::Wait => vm.state = State::Paging,
+                After::Starve => {
+                    vm.state = State::Starved;
+                    self.starved.push_back(number);
+                }
                 After::Sleep(deadline) => {
                     vm.state = State::Idle;
                     if deadline != Nanos::NEVER {
@@ -248,17 +352,22 @@ impl<'b, H: Hardware> Core<'b, H> {
                 }
                 After::End(cause) => self.end(&mut vm, cause),
             }
+            vm.last_ran = self.hw.now();
         }
         self.vms.put(vm);
     }
 
     /// Runs a VM until it sleeps, ends, or others have waited long enough.
-    fn run(&mut self, vm: &mut Box<Vm<H>>) -> After {
-        if let Err(cause) = self.fill_receive_ring(vm) {
-            return After::End(cause);
+    pub(crate) fn run(&mut self, vm: &mut Box<Vm<H>>) -> After {
+        if let Err(after) = self.fill_receive_ring(vm) {
+            return after;
+        }
+        vm.has_run = true;
+        if !vm.memory.as_ref().is_some_and(Memory::has_space) && !self.may_grow(vm) {
+            return After::Starve;
         }
         let Some(memory) = vm.memory.as_mut() else { return After::Sleep(Nanos::NEVER) };
-        let Ok(space) = memory.prepare(&mut self.hw) else { return After::End(Cause::OutOfMemory { address: 0 }) };
+        let Ok(space) = memory.prepare(&mut self.hw) else { return After::Starve };
         self.hw.switch_to(space, &vm.vector);
         let started = self.hw.now();
         self.hw.set_alarm(started.after(QUANTUM_NS).min(self.timers.next()));
@@ -285,23 +394,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         match exit {
             Exit::Instruction => self.perform(vm),
-            Exit::PageFault { address, access } => {
-                vm.counters.faults += 1;
-                // What was just mapped cannot fault again, unless the processor means something else by it (emulated
-                // ones do, for instructions that return to another privilege level). Mapping it for ever helps nobody.
-                let fault = Some((address, access, vm.registers.rip));
-                if core::mem::replace(&mut vm.last_fault, fault) == fault {
-                    return After::End(Cause::Memory { address, access: report_access(access) });
-                }
-                let Some((memory, image)) = vm.memory.as_mut().zip(self.images.get(vm.image as usize)) else {
-                    return After::End(Cause::OutOfMemory { address });
-                };
-                let shared = Shared { image, zero: self.zero.mpn() };
-                match memory.fault(&mut self.hw, &shared, address, access) {
-                    Ok(()) => After::Resume,
-                    Err(cause) => After::End(cause),
-                }
-            }
+            Exit::PageFault { address, access } => self.fault(vm, address, access),
             Exit::Exception { vector, code: _ } => match Exception::try_from(vector) {
                 Ok(exception) => After::End(Cause::Exception(exception)),
                 // Not a guest's exception by the ISA; the nearest that is tells the truth about the guest.
@@ -311,10 +404,100 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
     }
 
+    fn fault(&mut self, vm: &mut Vm<H>, address: u64, access: Access) -> After {
+        vm.counters.faults += 1;
+        let violation = Cause::Memory { address, access: report_access(access) };
+        // What was just mapped cannot fault again, unless the processor means something else by it (emulated ones do,
+        // for instructions that return to another privilege level). Mapping it for ever helps nobody.
+        let fault = Some((address, access, vm.registers.rip));
+        if core::mem::replace(&mut vm.last_fault, fault) == fault {
+            return After::End(violation);
+        }
+        let Ok(page) = u32::try_from(layout::page_of(address)) else { return After::End(violation) };
+        let result =
+            self.with_memory(vm, |memory, hw, shared, means| memory.fault(hw, shared, means, Ppn(page), access));
+        match result {
+            Ok(mapped) => {
+                let counters = &mut vm.counters;
+                match mapped {
+                    Mapped::Found => {}
+                    Mapped::Zeroed => counters.faults_zero += 1,
+                    Mapped::Copied => counters.faults_copied += 1,
+                    Mapped::Unpacked => counters.faults_packed += 1,
+                }
+                if mapped != Mapped::Found && vm.memory.as_ref().is_some_and(|m| m.private_pages().is_multiple_of(64)) {
+                    self.weigh(vm);
+                }
+                After::Resume
+            }
+            Err(Absent::Violation) => After::End(violation),
+            Err(other) => self.postpone(vm, other),
+        }
+    }
+
+    /// What a VM does that needs a page it cannot have at once. It executes the same instruction again later.
+    pub(crate) fn postpone(&mut self, vm: &mut Vm<H>, absent: Absent) -> After {
+        vm.last_fault = None;
+        let pack = |number| vm.memory.as_ref().and_then(|memory| memory.pack(number));
+        let block = |number| match pack(number).map(|pack| pack.disk) {
+            Some(Place::Stored(stored)) => u64::from(stored.first),
+            _ => 0,
+        };
+        match absent {
+            Absent::NoMemory => After::Starve,
+            Absent::Pack(number) => {
+                let Some(pack) = pack(number) else {
+                    return After::End(Cause::PageLost { block: 0, error: SwapError::Checksum });
+                };
+                let (epoch, place) = (pack.epoch, pack.disk);
+                vm.counters.faults_disk += 1;
+                if matches!(place, Place::Stored(_)) {
+                    self.swap.want(Handle { vm: vm.number, pack: Some(number), epoch });
+                }
+                After::Wait
+            }
+            Absent::Broken(number) => After::End(Cause::PageLost { block: block(number), error: SwapError::Checksum }),
+            Absent::Register | Absent::Violation => After::End(Cause::OutOfMemory { address: 0 }),
+        }
+    }
+
+    /// Works on a VM's memory with all that takes. The register page is made if it turns out to be needed, and no
+    /// memory is taken beyond what the VM may have.
+    pub(crate) fn with_memory<R>(
+        &mut self,
+        vm: &mut Vm<H>,
+        work: impl FnMut(&mut Memory<H::Space>, &mut H, &Shared<'_>, &mut Means<'_>) -> Result<R, Absent>,
+    ) -> Result<R, Absent> {
+        if !self.may_grow(vm) {
+            return Err(Absent::NoMemory);
+        }
+        self.reach_memory(vm, work)
+    }
+
+    /// The same for work that takes no memory, or gives some back.
+    pub(crate) fn reach_memory<R>(
+        &mut self,
+        vm: &mut Vm<H>,
+        mut work: impl FnMut(&mut Memory<H::Space>, &mut H, &Shared<'_>, &mut Means<'_>) -> Result<R, Absent>,
+    ) -> Result<R, Absent> {
+        for is_again in [false, true] {
+            let memory = vm.memory.as_mut().ok_or(Absent::Violation)?;
+            let template = self.templates.get(vm.template as usize).ok_or(Absent::Violation)?;
+            let image = self.images.get(template.image as usize).ok_or(Absent::Violation)?;
+            let shared = Shared { image, template, zero: self.zero.mpn() };
+            let mut means = Means { swap: &mut self.swap, packer: &mut self.packer };
+            match work(memory, &mut self.hw, &shared, &mut means) {
+                Err(Absent::Register) if !is_again => self.make_register_page(vm)?,
+                result => return result,
+            }
+        }
+        Err(Absent::Violation)
+    }
+
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
         self.poll_wire(Some(vm));
-        if let Err(cause) = self.fill_receive_ring(vm) {
-            return After::End(cause);
+        if let Err(after) = self.fill_receive_ring(vm) {
+            return after;
         }
         self.poll_serial(Some(vm));
         self.fire_timers();

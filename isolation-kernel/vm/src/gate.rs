@@ -4,15 +4,18 @@
 use crate::console::{Level, log};
 use crate::core::{Core, SUPERVISOR};
 use crate::images::LoadedImage;
-use crate::lifecycle::Birth;
+use crate::lifecycle::{Birth, Identity};
+use crate::memory::Memory;
+use crate::park::{NotNow, count_places};
 use crate::rings::Next;
-use crate::vm::{State, Vm};
-use hal::Hardware;
-use policy::gatekeeper::{self, Memory};
+use crate::template::MAX_PENDING;
+use crate::vm::{Sleeper, State, Stub, Vm};
+use alloc::boxed::Box;
+use hal::{Hardware, NoMemory};
 use virtual_isa::bundle::{EntryKind, MAX_STATUS};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::Cause;
-use virtual_isa::gate::{Answer, GateError, MachineStatus, Message, Operation, Request, VmState, VmStatus};
+use virtual_isa::gate::{Answer, GateError, MachineStatus, Message, Operation, Request, Tier, VmState, VmStatus};
 use virtual_isa::image::Image;
 use virtual_isa::instruction::InstructionError;
 use virtual_isa::limits::{
@@ -23,17 +26,28 @@ use virtual_isa::limits::{
 /// Requests taken by one execution of `gate`.
 const REQUEST_BATCH: u32 = 16;
 
+/// How long a creation waits for room on the kernel's heap.
+const MAX_GATE_STALL_NS: u64 = 1_000_000_000;
+
 /// Images that can be loading at a time.
 const MAX_LOADING: usize = 8;
-
-/// Pages a VM needs at least: its fixed pages, its tables, a stack and some data.
-const MINIMUM_PAGES: u64 = 16;
 
 /// An image that is being loaded.
 pub struct Loading<'b> {
     ticket: u64,
     source: Image<'b>,
     image: LoadedImage,
+}
+
+/// A creation that waits for its template.
+pub struct PendingCreate {
+    ticket: u64,
+    number: u32,
+    template: u32,
+    memory_pages: u32,
+    minimum_pages: u32,
+    shares: u32,
+    arguments: Box<str>,
 }
 
 /// What an operation comes to.
@@ -156,6 +170,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let result = match result {
             Ok(()) => {
                 let image = u32::try_from(self.images.len()).unwrap_or(u32::MAX);
+                self.template_pages += u64::from(loading.image.nr_pages());
                 self.images.push(loading.image);
                 Ok(Answer::Image { image })
             }
@@ -180,29 +195,44 @@ impl<'b, H: Hardware> Core<'b, H> {
             },
             Operation::ReadEntry { entry, offset, length } => self.read_entry(entry, offset, length),
             Operation::LoadImage { entry } => return self.begin_loading(ticket, entry),
-            Operation::Create { vm, image, memory_pages, shares, arguments } => {
-                let is_privileged = false;
-                self.admit(&Birth { number: vm, image, memory_pages, shares, arguments, is_privileged })
+            Operation::Create { vm: number, image, memory_pages, minimum_pages, shares, arguments } => {
+                let (template, identity) = (0, Identity::Ordinary);
+                let birth = Birth { number, template, memory_pages, minimum_pages, shares, arguments, identity };
+                return self.admit(ticket, image, birth);
             }
             Operation::Inspect { vm } if vm == caller.number => Ok(Answer::Vm(self.vm_status(caller))),
             Operation::Inspect { vm } => match self.vms.get(vm) {
                 Some(vm) => Ok(Answer::Vm(self.vm_status(vm))),
-                None => Err(GateError::NoSuchVm),
+                None => self.vms.stub(vm).map(|stub| Answer::Vm(stub_status(stub))).ok_or(GateError::NoSuchVm),
             },
-            Operation::Start { vm } | Operation::Pause { vm } | Operation::Stop { vm } | Operation::Destroy { vm }
+            Operation::Start { vm }
+            | Operation::Pause { vm }
+            | Operation::Stop { vm }
+            | Operation::Destroy { vm }
+            | Operation::Park { vm, .. }
                 if vm == SUPERVISOR =>
             {
                 Err(GateError::BadArgument)
             }
+            Operation::Start { vm } | Operation::Pause { vm } | Operation::Stop { vm }
+                if self.vms.stub(vm).is_some() =>
+            {
+                self.change_parked(vm, operation)
+            }
+            Operation::Park { vm, tier } => self.park_for(vm, tier),
             Operation::Start { vm } => self.change(vm, |core, vm| match vm.state {
-                State::Created | State::Paused => {
+                State::Created => {
+                    core.start(vm);
+                    Ok(())
+                }
+                State::Paused => {
                     core.make_runnable(vm);
                     Ok(())
                 }
                 _ => Err(GateError::BadState),
             }),
             Operation::Pause { vm } => self.change(vm, |core, vm| match vm.state {
-                State::Runnable | State::Idle => {
+                State::Runnable | State::Idle | State::Paging | State::Starved => {
                     if let Some(deadline) = vm.deadline.take() {
                         core.timers.clear(deadline, vm.number);
                     }
@@ -249,37 +279,139 @@ impl<'b, H: Hardware> Core<'b, H> {
                 Outcome::Done(Err(GateError::BadImage))
             }
             Ok(image) => {
-                self.loading.push_back(Loading { ticket, source: image, image: LoadedImage::new(&image) });
+                self.loading.push_back(Loading { ticket, source: image, image: LoadedImage::new(&image, found.name) });
                 Outcome::Later
             }
         }
     }
 
-    /// The gatekeeper's door: creates a VM if everything about it can be.
-    fn admit(&mut self, birth: &Birth<'_>) -> Result<Answer<'b>, GateError> {
-        let Birth { number, memory_pages, .. } = *birth;
+    /// Creates a VM if everything about it can be, at once or when there is a template for it.
+    fn admit(&mut self, ticket: u64, image: u32, mut birth: Birth<'_>) -> Outcome<'b> {
+        if let Err(e) = self.check_birth(image, &birth) {
+            return Outcome::Done(Err(e));
+        }
+        if self.is_heap_short(2) {
+            // Reclaim makes room by parking VMs. If there is none to park the request must not block all others.
+            let now = self.hw.now();
+            let since = *self.no_room_since.get_or_insert(now);
+            if now.since(since) > MAX_GATE_STALL_NS {
+                return Outcome::Done(Err(GateError::NoMemory));
+            }
+            self.is_gate_stalled = true;
+            return Outcome::NotNow;
+        }
+        self.no_room_since = None;
+        let Ok((template, is_coming)) = self.find_template(image, birth.memory_pages) else {
+            return Outcome::Done(Err(GateError::NoMemory));
+        };
+        birth.template = template;
+        if !is_coming {
+            return Outcome::Done(self.create_and_settle(&birth));
+        }
+        let Some(embryo) = self.embryos.iter_mut().find(|embryo| embryo.template() == template) else {
+            return Outcome::Done(Err(GateError::NoMemory));
+        };
+        if embryo.waiting.len() >= MAX_PENDING {
+            self.is_gate_stalled = true;
+            return Outcome::NotNow;
+        }
+        let Birth { number, memory_pages, minimum_pages, shares, arguments, .. } = birth;
+        let arguments = Box::from(arguments);
+        embryo.waiting.push(PendingCreate { ticket, number, template, memory_pages, minimum_pages, shares, arguments });
+        Outcome::Later
+    }
+
+    fn check_birth(&self, image: u32, birth: &Birth<'_>) -> Result<(), GateError> {
+        let Birth { number, memory_pages, minimum_pages, .. } = *birth;
         let sizes = MIN_MEMORY_PAGES..=MAX_MEMORY_PAGES;
         let has_address = self.network.vm_at(self.network.ipv4_of(number)) == Some(number);
         if number >= MAX_VMS
             || !has_address
             || !sizes.contains(&memory_pages)
+            || minimum_pages > memory_pages
             || birth.shares == 0
             || birth.arguments.len() > MAX_ARGUMENT_BYTES
         {
             return Err(GateError::BadArgument);
         }
-        let image = self.images.get(birth.image as usize).ok_or(GateError::NoSuchImage)?;
+        let image = self.images.get(image as usize).ok_or(GateError::NoSuchImage)?;
         if image.end_page > memory_pages {
             return Err(GateError::BadArgument);
         }
-        if number == SUPERVISOR || self.vms.get(number).is_some() {
+        let is_coming = |number| self.embryos.iter().flat_map(|e| &e.waiting).any(|pending| pending.number == number);
+        if number == SUPERVISOR || self.vms.exists(number) || is_coming(number) {
             return Err(GateError::VmExists);
         }
-        let memory = Memory { free: self.hw.free_pages(), total: self.hw.total_pages() };
-        gatekeeper::admit(memory, MINIMUM_PAGES).map_err(|_| GateError::NoMemory)?;
-        let vm = self.create(birth).map_err(|_| GateError::NoMemory)?;
-        self.vms.insert(vm);
-        self.scheduler.reserve(self.vms.count() as usize);
+        if !self.gatekeeper.can_ever(u64::from(minimum_pages)) {
+            return Err(GateError::NoMemory);
+        }
+        Ok(())
+    }
+
+    fn create_and_settle(&mut self, birth: &Birth<'_>) -> Result<Answer<'b>, GateError> {
+        let vm = self.create(birth).map_err(|NoMemory| GateError::NoMemory)?;
+        self.settle(vm);
+        Ok(Answer::Done)
+    }
+
+    /// Ends a creation that waited for its template.
+    pub(crate) fn finish_create(&mut self, pending: PendingCreate, has_template: bool) {
+        let birth = Birth {
+            number: pending.number,
+            template: pending.template,
+            memory_pages: pending.memory_pages,
+            minimum_pages: pending.minimum_pages,
+            shares: pending.shares,
+            arguments: &pending.arguments,
+            identity: Identity::Ordinary,
+        };
+        let result = if has_template { self.create_and_settle(&birth) } else { Err(GateError::NoMemory) };
+        self.is_gate_stalled = true;
+        self.with_supervisor(|core, vm| core.send(vm, &Message::Completion { ticket: pending.ticket, result }));
+    }
+
+    /// Goes on with requests that were left in the ring.
+    pub(crate) fn resume_gate(&mut self) {
+        self.is_gate_stalled = false;
+        self.with_supervisor(|core, vm| core.serve_requests(vm).map(drop));
+    }
+
+    /// Parks a VM because the supervisor wants it.
+    fn park_for(&mut self, number: u32, tier: Tier) -> Result<Answer<'b>, GateError> {
+        let result = match self.vms.stub(number).map(|stub| stub.state) {
+            Some(Sleeper::Ended) => Err(NotNow::Unfit),
+            Some(_) => Ok(()),
+            None if !self.vms.exists(number) => return Err(GateError::NoSuchVm),
+            None => self.park(number),
+        };
+        if tier == Tier::Disk {
+            self.swap.hurry();
+        }
+        match result {
+            Ok(()) | Err(NotNow::Later) => Ok(Answer::Done),
+            Err(NotNow::NoMemory) => Err(GateError::NoMemory),
+            Err(NotNow::Unfit) => Err(GateError::BadState),
+        }
+    }
+
+    /// Starts, pauses or stops a VM that is parked.
+    fn change_parked(&mut self, number: u32, operation: Operation<'_>) -> Result<Answer<'b>, GateError> {
+        let stub = self.vms.stub_mut(number).ok_or(GateError::NoSuchVm)?;
+        match (operation, stub.state) {
+            (Operation::Start { .. }, Sleeper::Paused) => {
+                stub.state = Sleeper::Idle;
+                stub.is_waking = false;
+                self.wake_parked(number);
+            }
+            (Operation::Pause { .. }, Sleeper::Idle) => {
+                stub.state = Sleeper::Paused;
+                if let Some(deadline) = stub.deadline.take() {
+                    self.timers.clear(deadline, number);
+                }
+            }
+            (Operation::Stop { .. }, Sleeper::Idle | Sleeper::Paused) => self.end_parked(number, Cause::Stopped),
+            _ => return Err(GateError::BadState),
+        }
         Ok(Answer::Done)
     }
 
@@ -295,10 +427,17 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     fn destroy(&mut self, number: u32) -> Result<Answer<'b>, GateError> {
+        if let Some(stub) = self.vms.stub(number) {
+            if stub.state != Sleeper::Ended {
+                return Err(GateError::BadState);
+            }
+            drop(self.vms.remove_stub(number));
+            return Ok(Answer::Done);
+        }
         let mut vm = self.vms.remove(number).ok_or(GateError::NoSuchVm)?;
         // Queues may still hold its number. That is harmless: they look at the VM's state, whoever it is by then.
         match vm.state {
-            State::Created => self.end(&mut vm, Cause::Stopped),
+            State::Created | State::Waiting => self.end(&mut vm, Cause::Stopped),
             State::Ended => {}
             _ => {
                 self.vms.insert(vm);
@@ -310,6 +449,7 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     fn vm_status(&self, vm: &Vm<H>) -> VmStatus {
         let memory = vm.memory.as_ref();
+        let (packed_pages, disk_pages) = memory.map_or((0, 0), |memory| count_places::<H>(memory));
         VmStatus {
             state: match vm.state {
                 State::Created => VmState::Created,
@@ -317,17 +457,30 @@ impl<'b, H: Hardware> Core<'b, H> {
                 State::Idle => VmState::Idle,
                 State::Paused => VmState::Paused,
                 State::Ended => VmState::Ended,
+                State::Waiting => VmState::Waiting,
+                State::Paging => VmState::Paging,
+                State::Starved => VmState::Starved,
             },
             shares: vm.shares,
-            memory_pages: memory.map_or(0, crate::memory::Memory::size_pages),
-            private_pages: memory.map_or(0, crate::memory::Memory::private_pages),
-            table_pages: memory.and_then(|memory| memory.space()).map_or(0, |space| self.hw.table_pages(space)),
+            memory_pages: vm.memory_pages,
+            minimum_pages: vm.minimum_pages,
+            private_pages: memory.map_or(0, Memory::private_pages),
+            template_pages: self.shared(vm.template).map_or(0, |shared| {
+                let pages = shared.template.nr_pages().saturating_add(shared.image.nr_pages());
+                pages.saturating_sub(memory.map_or(0, |memory| memory.hidden_pages))
+            }),
+            packed_pages,
+            disk_pages,
+            table_pages: memory.map_or(0, Memory::table_pages),
             generation: vm.generation,
             counters: vm.counters,
         }
     }
 
     fn machine_status(&self) -> MachineStatus {
+        let (private_pages, table_pages) = self.vms.pages();
+        let (swap_blocks, swap_used_blocks) = self.swap.blocks();
+        let figures = self.swap.figures;
         MachineStatus {
             uptime_ns: self.hw.now().0,
             cpus: 1,
@@ -335,6 +488,25 @@ impl<'b, H: Hardware> Core<'b, H> {
             vms: self.vms.count(),
             total_pages: self.hw.total_pages(),
             free_pages: self.hw.free_pages(),
+            reserve_pages: self.marks.high,
+            private_pages,
+            table_pages,
+            template_pages: self.template_pages,
+            packed_pages: self.swap.packed_pages,
+            waiting: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
+            parked: self.vms.parked(),
+            parked_on_disk: self.parked_on_disk,
+            parks: self.parks,
+            record_bytes: self.record_bytes,
+            wakes_memory: self.wakes_memory,
+            wakes_disk: self.wakes_disk,
+            swap_blocks,
+            swap_used_blocks,
+            swap_reads: figures.reads,
+            swap_read_blocks: figures.read_blocks,
+            swap_writes: figures.writes,
+            swap_written_blocks: figures.written_blocks,
+            swap_errors: figures.errors,
             heap_bytes: self.hw.heap_bytes(),
             idle_ns: self.idle_ns,
             frames_in: self.wire.frames_in,
@@ -342,5 +514,33 @@ impl<'b, H: Hardware> Core<'b, H> {
             frames_dropped: self.wire.frames_dropped,
             events_lost: self.events_lost,
         }
+    }
+}
+
+/// The status of a VM that is parked.
+fn stub_status(stub: &Stub) -> VmStatus {
+    let in_head = stub.own_pages.saturating_sub(stub.cold_pages);
+    let is_away = stub.is_on_disk();
+    let are_cold_kept = !stub.kept.is_empty();
+    let mut packed_pages = if is_away { 0 } else { in_head };
+    if are_cold_kept {
+        packed_pages = packed_pages.saturating_add(stub.cold_pages);
+    }
+    VmStatus {
+        state: match stub.state {
+            Sleeper::Idle => VmState::Parked,
+            Sleeper::Paused => VmState::Paused,
+            Sleeper::Ended => VmState::Ended,
+        },
+        shares: stub.shares,
+        memory_pages: stub.memory_pages,
+        minimum_pages: stub.minimum_pages,
+        private_pages: 0,
+        template_pages: 0,
+        packed_pages,
+        disk_pages: stub.own_pages.saturating_sub(packed_pages),
+        table_pages: 0,
+        generation: stub.generation,
+        counters: stub.counters,
     }
 }

@@ -1,5 +1,6 @@
 //! Loaded images: pages that all VMs of an image share.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use hal::{Mpn, NoMemory, Page, Pages, Ppn};
 use virtual_isa::image::{Image, Rights, Run};
@@ -14,6 +15,8 @@ struct LoadedRun {
 /// An image whose contents lie in machine pages. Its pages are never written and never freed.
 #[derive(Debug)]
 pub struct LoadedImage {
+    /// Its name in the bundle.
+    pub name: String,
     /// Address of the first instruction.
     pub entry: u64,
     /// First page after it.
@@ -32,9 +35,9 @@ pub struct ImagePage {
 
 impl LoadedImage {
     /// An image of which nothing is loaded yet.
-    pub fn new(image: &Image<'_>) -> Self {
+    pub fn new(image: &Image<'_>, name: &str) -> Self {
         let runs = image.runs().map(|run| LoadedRun { run, pages: Vec::new() }).collect();
-        Self { entry: image.entry(), end_page: image.end_page(), runs }
+        Self { name: String::from(name), entry: image.entry(), end_page: image.end_page(), runs }
     }
 
     /// Loads up to `limit` more pages of the image this was made from. Returns whether all are there.
@@ -56,6 +59,12 @@ impl LoadedImage {
             }
         }
         Ok(true)
+    }
+
+    /// Pages it takes.
+    pub fn nr_pages(&self) -> u32 {
+        let pages = self.runs.iter().map(|run| run.pages.len()).sum::<usize>();
+        u32::try_from(pages).unwrap_or(u32::MAX)
     }
 
     /// Gives all pages back: for an image that could not be loaded whole.

@@ -13,7 +13,15 @@
 //! | `vm` | one VM: context, memory, queue, counters |
 //! | [`decode`] | virtual instructions as typed requests |
 //! | `perform` | what they do |
-//! | `memory` | a VM's pages: image, private delta, zero; faults |
+//! | `memory` | a VM's pages: image, template, delta, zero; faults |
+//! | `fixed` | the pages at fixed addresses |
+//! | `delta` | which pages are a VM's own, and where they are |
+//! | `template` | what VMs of an image have in common |
+//! | `pack` | compressed pages |
+//! | `swap` | packs on disk, transfers |
+//! | `park` | a VM as one record, and back |
+//! | `reclaim` | keeping pages free |
+//! | `table` | all VMs by number |
 //! | `images` | loaded images, shared by their VMs |
 //! | `rings` | kernel ends of the byte rings |
 //! | [`route`] | the switch's decisions, pure |
@@ -34,16 +42,26 @@ extern crate alloc;
 mod console;
 mod core;
 pub mod decode;
+mod delta;
+mod fixed;
 mod gate;
 mod images;
 mod lifecycle;
 mod memory;
 mod network;
+mod pack;
+mod park;
 mod perform;
+mod reclaim;
 mod report;
 mod rings;
 pub mod route;
+mod swap;
+mod table;
+mod template;
 mod timers;
 mod vm;
 
 pub use crate::core::{BootError, Core};
+#[cfg(feature = "planted-defects")]
+pub use crate::swap::Defect;

@@ -3,107 +3,215 @@
 
 use crate::console::{CONSOLE_RATE, Level, log};
 use crate::core::{BootError, Core, SUPERVISOR};
-use crate::memory::{FixedPages, Memory};
+use crate::delta::Delta;
+use crate::fixed::FixedPages;
+use crate::memory::{Absent, Memory};
+use crate::pack::Pack;
 use crate::report;
-use crate::vm::{Indices, State, Vm};
+use crate::swap::Place;
+use crate::vm::{Indices, Sleeper, State, Vm};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use hal::{Hardware, NoMemory, PAGE_SIZE, Page, Ppn, Registers, VectorState};
+use hal::{Hardware, NoMemory, PAGE_SIZE, Registers};
 use policy::bucket::Bucket;
 use virtual_isa::control;
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::{Counters, Event};
-use virtual_isa::layout;
 use virtual_isa::limits::{MAX_ARGUMENT_BYTES, MAX_PAGES_PER_STEP};
 use virtual_isa::network::{MTU, Network};
 use virtual_isa::register::{Features, REGISTER_MAGIC, RegisterPage};
 
 /// What is left of a VM that ended, on its way back to the machine.
 pub struct Remains<H: Hardware> {
-    pages: hashbrown::hash_map::IntoIter<Ppn, Page>,
+    delta: Delta,
+    packs: alloc::vec::IntoIter<Option<Pack>>,
     rest: Option<(FixedPages, Option<H::Space>)>,
+}
+
+/// What a VM is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The supervisor.
+    Supervisor,
+    /// One of the others.
+    Ordinary,
+    /// One that nobody sees, on its way to becoming a template.
+    Nobody,
 }
 
 /// What a new VM is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Birth<'a> {
     pub number: u32,
-    pub image: u32,
+    pub template: u32,
     pub memory_pages: u32,
+    pub minimum_pages: u32,
     pub shares: u32,
     pub arguments: &'a str,
-    pub is_privileged: bool,
+    pub identity: Identity,
 }
 
 impl<H: Hardware> Core<'_, H> {
     pub(crate) fn create_supervisor(&mut self, memory_pages: u32) -> Result<(), BootError> {
-        let birth =
-            Birth { number: SUPERVISOR, image: 0, memory_pages, shares: 100, arguments: "", is_privileged: true };
+        let birth = Birth {
+            number: SUPERVISOR,
+            template: 0,
+            memory_pages,
+            minimum_pages: 0,
+            shares: 100,
+            arguments: "",
+            identity: Identity::Supervisor,
+        };
         let mut vm = self.create(&birth)?;
+        self.endow(&mut vm)?;
         self.make_runnable(&mut vm);
         self.vms.insert(vm);
         Ok(())
     }
 
-    /// Makes a VM from values that were checked. It is in no table and no queue yet.
+    /// Makes a VM from values that were checked: a clone of its template, with nothing of its own. It is in no table
+    /// and no queue yet.
     pub(crate) fn create(&mut self, birth: &Birth<'_>) -> Result<Box<Vm<H>>, NoMemory> {
-        let entry = self.images.get(birth.image as usize).map_or(0, |image| image.entry);
-        let fixed = FixedPages::allocate(&mut self.hw, birth.is_privileged)?;
+        let template = self.templates.get(birth.template as usize).ok_or(NoMemory)?;
+        let is_privileged = birth.identity == Identity::Supervisor;
         let generation = self.next_generation;
         self.next_generation += 1;
-        let page = self.register_page(birth, generation);
-        self.hw.write(fixed.register.mpn(), 0, &page.to_bytes());
+        let now = self.hw.now();
         Ok(Box::new(Vm {
             number: birth.number,
             generation,
             state: State::Created,
             is_queued: false,
             is_blocked: false,
-            is_privileged: birth.is_privileged,
-            registers: Registers::at(entry, layout::STACK_TOP),
-            vector: VectorState::new(),
-            memory: Some(Memory::new(birth.memory_pages, fixed)),
-            image: birth.image,
+            is_privileged,
+            is_embryo: birth.identity == Identity::Nobody,
+            is_admitted: false,
+            has_run: false,
+            wants_park: false,
+            registers: template.registers,
+            vector: template.vector.clone(),
+            memory_pages: birth.memory_pages,
+            memory: None,
+            template: birth.template,
             shares: birth.shares,
+            minimum_pages: birth.minimum_pages,
+            activity: 0,
+            arguments: Box::from(birth.arguments),
             indices: Indices::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
             last_fault: None,
             enabled: 0,
             deadline: None,
-            console: Bucket::new(CONSOLE_RATE, self.hw.now()),
+            last_ran: now,
+            console: Bucket::new(CONSOLE_RATE, now),
             last_spoof_event: None,
             counters: Counters::default(),
+            accounted: (0, 0),
         }))
     }
 
-    fn register_page(&self, birth: &Birth<'_>, generation: u64) -> RegisterPage {
+    /// Gives a VM the memory it cannot be without: its control page.
+    pub(crate) fn endow(&mut self, vm: &mut Vm<H>) -> Result<(), NoMemory> {
+        let template = self.templates.get(vm.template as usize).ok_or(NoMemory)?;
+        let fixed = FixedPages::allocate(&mut self.hw, vm.is_privileged)?;
+        if let Some(control) = &template.control {
+            self.hw.copy(control.mpn(), fixed.control.mpn());
+        }
+        vm.memory = Some(Memory::new(vm.memory_pages, fixed));
+        Ok(())
+    }
+
+    /// Puts a new VM into the table.
+    pub(crate) fn settle(&mut self, vm: Box<Vm<H>>) {
+        let number = vm.number;
+        self.total_shares += u64::from(vm.shares);
+        self.vms.insert(vm);
+        self.note_resident(number);
+        self.scheduler.reserve(self.vms.count() as usize);
+    }
+
+    /// Starts a VM that was created, or lets it wait until what it needs at least is there.
+    pub(crate) fn start(&mut self, vm: &mut Vm<H>) {
+        if self.waiting.is_empty() && self.admits(vm) {
+            return self.make_runnable(vm);
+        }
+        vm.state = State::Waiting;
+        self.waiting.push_back(vm.number);
+    }
+
+    fn admits(&mut self, vm: &mut Vm<H>) -> bool {
+        if self.hw.free_pages() < self.marks.minimum || self.gatekeeper.admit(u64::from(vm.minimum_pages)).is_err() {
+            return false;
+        }
+        if self.endow(vm).is_err() {
+            self.gatekeeper.release(u64::from(vm.minimum_pages));
+            return false;
+        }
+        vm.is_admitted = true;
+        true
+    }
+
+    /// Admits VMs that wait, first come first served, as long as there is room.
+    pub(crate) fn admit_waiting(&mut self) {
+        for _ in 0..MAX_PAGES_PER_STEP {
+            let Some(&number) = self.waiting.front() else { return };
+            let Some(mut vm) = self.vms.take(number) else {
+                self.waiting.pop_front();
+                continue;
+            };
+            let is_done = vm.state != State::Waiting || self.admits(&mut vm);
+            if is_done {
+                self.waiting.pop_front();
+                if vm.state == State::Waiting {
+                    self.make_runnable(&mut vm);
+                }
+            }
+            self.vms.put(vm);
+            if !is_done {
+                return;
+            }
+        }
+    }
+
+    /// Makes a VM's register page: what it can be told about itself at any time.
+    pub(crate) fn make_register_page(&mut self, vm: &mut Vm<H>) -> Result<(), Absent> {
+        let Some(memory) = &mut vm.memory else { return Err(Absent::Violation) };
+        let page = self.hw.allocate().ok_or(Absent::NoMemory)?;
+        let mpn = page.mpn();
+        memory.fixed.register = Some(page);
+        let page = self.register_page(vm);
+        self.hw.write(mpn, 0, &page.to_bytes());
+        Ok(())
+    }
+
+    fn register_page(&self, vm: &Vm<H>) -> RegisterPage {
         let mut arguments = [0; MAX_ARGUMENT_BYTES];
-        for (place, byte) in arguments.iter_mut().zip(birth.arguments.bytes()) {
+        for (place, byte) in arguments.iter_mut().zip(vm.arguments.bytes()) {
             *place = byte;
         }
         let mut features = Features::TSC;
         features.set(Features::AVX, self.hw.has_avx());
-        features.set(Features::SUPERVISOR, birth.is_privileged);
+        features.set(Features::SUPERVISOR, vm.is_privileged);
         let clock = self.hw.clock();
         RegisterPage {
             magic: REGISTER_MAGIC,
             isa_version: virtual_isa::ISA_VERSION,
-            vm: birth.number,
-            generation,
+            vm: vm.number,
+            generation: vm.generation,
             features: features.bits(),
-            memory_pages: birth.memory_pages,
+            memory_pages: vm.memory_pages,
             mtu: u32::try_from(MTU).unwrap_or(u32::MAX),
             base_tsc: clock.base_tsc,
             base_ns: clock.base_ns,
             scale: clock.scale,
             epoch_ns: clock.epoch_ns,
-            mac: Network::mac_of(birth.number),
+            mac: Network::mac_of(vm.number),
             gateway_mac: Network::SWITCH_MAC,
-            ipv4: self.network.ipv4_of(birth.number),
+            ipv4: self.network.ipv4_of(vm.number),
             gateway_ipv4: self.network.switch_ipv4,
             prefix_bits: u32::from(self.network.prefix_bits),
-            argument_bytes: u32::try_from(birth.arguments.len().min(MAX_ARGUMENT_BYTES)).unwrap_or(0),
+            argument_bytes: u32::try_from(vm.arguments.len().min(MAX_ARGUMENT_BYTES)).unwrap_or(0),
             arguments,
         }
     }
@@ -113,8 +221,8 @@ impl<H: Hardware> Core<'_, H> {
         if vm.state == State::Ended {
             return;
         }
-        let image = self.images.get(vm.image as usize);
-        let report = report::make(&self.hw, vm.memory.as_ref(), image, &vm.registers, cause);
+        let report =
+            report::make(&self.hw, vm.memory.as_ref(), self.shared(vm.template).as_ref(), &vm.registers, cause);
         report::print(&mut self.hw, vm.number, &report);
         if vm.number == SUPERVISOR {
             log(&mut self.hw, Level::Error, format_args!("the supervisor has ended; the other VMs run on"));
@@ -129,10 +237,56 @@ impl<H: Hardware> Core<'_, H> {
         vm.queue = VecDeque::new();
         vm.queued_bytes = 0;
         if let Some(memory) = vm.memory.take() {
-            let (fixed, private, space) = memory.into_parts();
-            self.remains.push_back(Remains { pages: private.into_iter(), rest: Some((fixed, space)) });
+            self.bury(memory);
         }
+        self.part(vm.shares, if vm.is_admitted { vm.minimum_pages } else { 0 });
         self.post_event(Event::Ended { vm: vm.number, report });
+    }
+
+    /// What a VM had promised to it is free again.
+    fn part(&mut self, shares: u32, minimum_pages: u32) {
+        self.total_shares = self.total_shares.saturating_sub(u64::from(shares));
+        self.gatekeeper.release(u64::from(minimum_pages));
+    }
+
+    /// Frees a VM's memory, a little at a time.
+    pub(crate) fn bury(&mut self, memory: Memory<H::Space>) {
+        let (fixed, delta, packs, space) = memory.into_parts();
+        self.remains.push_back(Remains { delta, packs: packs.into_iter(), rest: Some((fixed, space)) });
+    }
+
+    /// Ends a VM that is parked.
+    pub(crate) fn end_parked(&mut self, number: u32, cause: Cause) {
+        let Some(mut stub) = self.vms.take_stub(number) else { return };
+        if stub.state == Sleeper::Ended {
+            return self.vms.put_stub(stub);
+        }
+        let report = report::make::<H>(&self.hw, None, None, &Registers::default(), cause);
+        report::print(&mut self.hw, number, &report);
+        if stub.is_on_disk() {
+            self.parked_on_disk = self.parked_on_disk.saturating_sub(1);
+        }
+        stub.state = Sleeper::Ended;
+        stub.is_waking = false;
+        if let Some(deadline) = stub.deadline.take() {
+            self.timers.clear(deadline, number);
+        }
+        for frame in core::mem::take(&mut stub.queue) {
+            self.hw.give_frame(frame);
+        }
+        stub.queued_bytes = 0;
+        for pack in core::mem::take(&mut stub.kept) {
+            self.swap.discard(&mut self.hw, pack);
+        }
+        let head = core::mem::replace(&mut stub.head, Pack::none());
+        self.swap.discard(&mut self.hw, head);
+        for extent in core::mem::take(&mut stub.cold) {
+            self.swap.free(Place::Reserved(extent));
+        }
+        (stub.own_pages, stub.cold_pages) = (0, 0);
+        self.part(stub.shares, stub.minimum_pages);
+        self.vms.put_stub(stub);
+        self.post_event(Event::Ended { vm: number, report });
     }
 
     /// Frees some of what ended VMs left. Returns whether there is more.
@@ -146,11 +300,16 @@ impl<H: Hardware> Core<'_, H> {
             fixed.release(&mut self.hw);
         }
         for _ in 0..MAX_PAGES_PER_STEP {
-            let Some((_, page)) = remains.pages.next() else {
+            if let Some(resident) = remains.delta.pop_resident() {
+                self.hw.release(resident.page);
+            } else if let Some(pack) = remains.packs.next() {
+                if let Some(pack) = pack {
+                    self.swap.discard(&mut self.hw, pack);
+                }
+            } else {
                 self.remains.pop_front();
                 break;
-            };
-            self.hw.release(page);
+            }
         }
         !self.remains.is_empty()
     }

@@ -4,10 +4,15 @@
 //! of it, filled by faults, and can be dropped at any time.
 
 use crate::decode::Allegation;
-use crate::images::LoadedImage;
-use hal::{Access, Hardware, Mpn, NoMemory, PAGE_SIZE, Page, Ppn, Rights};
-use hashbrown::HashMap;
-use virtual_isa::exception::{self, Cause};
+use crate::delta::{Delta, Place};
+use crate::fixed::{END_FIXED, FIRST_FIXED, Fixed, FixedPages, allocate_some, page_number};
+use crate::images::{ImagePage, LoadedImage};
+use crate::pack::{Pack, Packer};
+use crate::swap::{Defect, Swap};
+use crate::template::Template;
+use alloc::vec::Vec;
+use hal::{Access, Hardware, Mpn, NoMemory, PAGE_SIZE, Pages, Ppn, Rights};
+use virtual_isa::exception;
 use virtual_isa::image::Rights as ImageRights;
 use virtual_isa::instruction::InstructionError;
 use virtual_isa::layout;
@@ -15,130 +20,18 @@ use virtual_isa::layout;
 /// Pages of image text or constants that one fault maps at once: they cost an entry each and nothing else.
 const FAULT_AROUND: u32 = 16;
 
-/// The pages at fixed addresses, which every VM has.
-#[derive(Debug)]
-pub struct FixedPages {
-    /// The register page.
-    pub register: Page,
-    /// The control page.
-    pub control: Page,
-    /// The transmit ring.
-    pub transmit: Page,
-    /// The receive ring.
-    pub receive: [Page; 2],
-    /// The gate's rings, of a VM with the privilege bit.
-    pub gate: Option<GatePages>,
-}
-
-/// The pages of the supervisor gate.
-#[derive(Debug)]
-pub struct GatePages {
-    /// The request ring.
-    pub request: Page,
-    /// The completion ring.
-    pub completion: [Page; 2],
-}
-
-impl FixedPages {
-    /// Allocates them.
-    ///
-    /// # Errors
-    /// If the machine has too few pages left; then none is kept.
-    pub fn allocate<H: Hardware>(hw: &mut H, privileged: bool) -> Result<Self, NoMemory> {
-        const MOST: usize = 8;
-        let wanted = if privileged { MOST } else { MOST.saturating_sub(3) };
-        let mut pages = heapless::Vec::<Page, MOST>::new();
-        while pages.len() < wanted {
-            let Some(page) = hw.allocate() else { break };
-            if let Err(page) = pages.push(page) {
-                hw.release(page);
-            }
-        }
-        let mut next = pages.into_iter();
-        let mut take = || next.next();
-        let taken = [take(), take(), take(), take(), take()];
-        let gate = [take(), take(), take()];
-        let [Some(register), Some(control), Some(transmit), Some(first), Some(second)] = taken else {
-            for page in taken.into_iter().chain(gate).flatten() {
-                hw.release(page);
-            }
-            return Err(NoMemory);
-        };
-        let mut fixed = Self { register, control, transmit, receive: [first, second], gate: None };
-        match gate {
-            [Some(request), Some(one), Some(two)] => {
-                fixed.gate = Some(GatePages { request, completion: [one, two] });
-                Ok(fixed)
-            }
-            [None, None, None] if !privileged => Ok(fixed),
-            some => {
-                for page in some.into_iter().flatten() {
-                    hw.release(page);
-                }
-                fixed.release(hw);
-                Err(NoMemory)
-            }
-        }
-    }
-
-    /// Gives them back.
-    pub fn release<H: Hardware>(self, hw: &mut H) {
-        let [first, second] = self.receive;
-        for page in [self.register, self.control, self.transmit, first, second] {
-            hw.release(page);
-        }
-        if let Some(GatePages { request, completion: [one, two] }) = self.gate {
-            for page in [request, one, two] {
-                hw.release(page);
-            }
-        }
-    }
-
-    /// Which they are: where, which machine page, with which rights.
-    fn each(&self) -> impl Iterator<Item = (Ppn, Mpn, Rights)> {
-        let at = |address: u64, index: u32| Ppn(page_number(address).saturating_add(index));
-        let [first, second] = &self.receive;
-        let gate = self.gate.iter().flat_map(move |gate| {
-            let [one, two] = &gate.completion;
-            [
-                (at(layout::REQUEST_RING, 0), gate.request.mpn(), Rights::ReadWrite),
-                (at(layout::COMPLETION_RING, 0), one.mpn(), Rights::ReadWrite),
-                (at(layout::COMPLETION_RING, 1), two.mpn(), Rights::ReadWrite),
-            ]
-        });
-        [
-            (at(layout::REGISTER_PAGE, 0), self.register.mpn(), Rights::Read),
-            (at(layout::CONTROL_PAGE, 0), self.control.mpn(), Rights::ReadWrite),
-            (at(layout::TRANSMIT_RING, 0), self.transmit.mpn(), Rights::ReadWrite),
-            (at(layout::RECEIVE_RING, 0), first.mpn(), Rights::ReadWrite),
-            (at(layout::RECEIVE_RING, 1), second.mpn(), Rights::ReadWrite),
-        ]
-        .into_iter()
-        .chain(gate)
-    }
-}
-
-/// Number of the page at an address of the layout, all of which are small.
-const fn page_number(address: u64) -> u32 {
-    let page = layout::page_of(address);
-    assert!(page <= u32::MAX as u64);
-    #[expect(clippy::cast_possible_truncation, reason = "checked above")]
-    {
-        page as u32
-    }
-}
-
-const FIRST_FIXED: u32 = page_number(layout::REGISTER_PAGE);
-const END_FIXED: u32 = page_number(layout::COMPLETION_RING) + layout::COMPLETION_RING_BYTES / 4096;
-
 /// What stands behind a guest's page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Backing {
     /// A fixed page.
     Fixed(Mpn, Rights),
-    /// A page of the VM's own, readable and writable.
-    Private(Mpn),
-    /// A page of the image, to be copied on the first write if that is allowed.
+    /// A fixed page that is not there yet.
+    FixedAbsent,
+    /// A page of the VM's own in memory, readable and writable: its index and its page.
+    Private(u32, Mpn),
+    /// A page of the VM's own that is not in memory.
+    Away,
+    /// A page of the template or the image, to be copied on the first write if that is allowed.
     Shared(Mpn, ImageRights),
     /// Nothing yet: reads as zero.
     Zero(ImageRights),
@@ -149,153 +42,329 @@ enum Backing {
 pub struct Memory<S> {
     /// The fixed pages.
     pub fixed: FixedPages,
+    /// The VM's own pages.
+    pub delta: Delta,
+    /// Packs in which some of them are.
+    pub packs: Vec<Option<Pack>>,
+    /// Pages of the template and the image that it does not see, as it has its own there or gave them back.
+    pub hidden_pages: u32,
     size_pages: u32,
-    private: HashMap<Ppn, Page>,
     space: Option<S>,
+    table_pages: u32,
 }
 
 /// What all VMs of a core share.
 pub struct Shared<'a> {
     /// The VM's image.
     pub image: &'a LoadedImage,
+    /// The VM's template.
+    pub template: &'a Template,
     /// A page of zeros.
     pub zero: Mpn,
+}
+
+/// What it takes to bring pages back.
+pub struct Means<'a> {
+    /// The swap disk.
+    pub swap: &'a mut Swap,
+    /// The decompressor.
+    pub packer: &'a mut Packer,
+}
+
+/// What a fault came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// Something that was there is mapped now.
+    Found,
+    /// It got a page of zeros.
+    Zeroed,
+    /// It got its own copy of a page.
+    Copied,
+    /// A page was decompressed.
+    Unpacked,
+}
+
+/// Why a page cannot be had at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It is in that pack, which must be read back first.
+    Pack(u32),
+    /// There is no memory.
+    NoMemory,
+    /// It is the register page, which the kernel must write first.
+    Register,
+    /// It is not the guest's, or does not allow the access.
+    Violation,
+    /// What is in its pack is no page: the swap disk must have changed it.
+    Broken(u32),
+}
+
+impl From<NoMemory> for Absent {
+    fn from(NoMemory: NoMemory) -> Self {
+        Self::NoMemory
+    }
 }
 
 impl<S> Memory<S> {
     /// Memory with nothing private but the fixed pages.
     pub fn new(size_pages: u32, fixed: FixedPages) -> Self {
-        Self { fixed, size_pages, private: HashMap::new(), space: None }
+        let (delta, packs) = (Delta::default(), Vec::new());
+        Self { fixed, delta, packs, hidden_pages: 0, size_pages, space: None, table_pages: 0 }
     }
 
-    /// Its size in pages.
-    pub const fn size_pages(&self) -> u32 {
-        self.size_pages
-    }
-
-    /// Pages that are this VM's alone, the fixed ones included.
+    /// Pages of memory that are this VM's alone, the fixed ones included.
     pub fn private_pages(&self) -> u32 {
-        let fixed = if self.fixed.gate.is_some() { 8 } else { 5 };
-        u32::try_from(self.private.len()).unwrap_or(u32::MAX).saturating_add(fixed)
+        u32::try_from(self.delta.nr_residents()).unwrap_or(u32::MAX).saturating_add(self.fixed.count())
+    }
+
+    /// Pages of its page tables.
+    pub const fn table_pages(&self) -> u32 {
+        self.table_pages
+    }
+
+    /// Takes the page tables out: they can be built again at any time.
+    pub const fn take_space(&mut self) -> Option<S> {
+        self.table_pages = 0;
+        self.space.take()
     }
 
     /// Takes everything apart, for the pages to be released.
-    pub fn into_parts(self) -> (FixedPages, HashMap<Ppn, Page>, Option<S>) {
-        (self.fixed, self.private, self.space)
+    pub fn into_parts(self) -> (FixedPages, Delta, Vec<Option<Pack>>, Option<S>) {
+        (self.fixed, self.delta, self.packs, self.space)
     }
 
-    /// The page tables, if they are cached.
-    pub const fn space(&self) -> Option<&S> {
-        self.space.as_ref()
+    /// Whether there are page tables.
+    pub const fn has_space(&self) -> bool {
+        self.space.is_some()
     }
 
     /// What stands behind a page, or `None` if the guest has nothing there.
-    fn backing(&self, image: &LoadedImage, ppn: Ppn) -> Option<Backing> {
+    fn backing(&self, shared: &Shared<'_>, ppn: Ppn) -> Option<Backing> {
         if ppn.0 == 0 || ppn.0 >= self.size_pages {
             return None;
         }
-        if let Some(page) = self.private.get(&ppn) {
-            return Some(Backing::Private(page.mpn()));
-        }
         if (FIRST_FIXED..END_FIXED).contains(&ppn.0) {
-            return self.fixed.each().find(|&(at, ..)| at == ppn).map(|(_, mpn, rights)| Backing::Fixed(mpn, rights));
+            return Some(match self.fixed.at(ppn) {
+                Some(Fixed::There(mpn, rights)) => Backing::Fixed(mpn, rights),
+                Some(Fixed::Absent) => Backing::FixedAbsent,
+                None => return None,
+            });
         }
-        Some(match image.page(ppn) {
-            Some(page) => match page.mpn {
-                Some(mpn) => Backing::Shared(mpn, page.rights),
-                None => Backing::Zero(page.rights),
+        Some(match self.delta.find(ppn) {
+            Some(Place::Resident(index)) => Backing::Private(index, self.delta.resident(index)?.page.mpn()),
+            Some(Place::Packed { .. } | Place::Filled(_)) => Backing::Away,
+            place => match (shared.template.page(ppn).filter(|_| place.is_none()), shared.image.page(ppn)) {
+                (Some(mpn), image) => Backing::Shared(mpn, image.map_or(ImageRights::ReadWrite, |image| image.rights)),
+                (None, Some(ImagePage { mpn: Some(mpn), rights })) => Backing::Shared(mpn, rights),
+                (None, Some(ImagePage { mpn: None, rights })) => Backing::Zero(rights),
+                (None, None) => Backing::Zero(ImageRights::ReadWrite),
             },
-            None => Backing::Zero(ImageRights::ReadWrite),
         })
     }
 
-    /// Makes sure that there are page tables, with the fixed pages in them.
+    /// Makes sure that there are page tables.
     ///
     /// # Errors
     /// If there is no page for them.
     pub fn prepare<H: Hardware<Space = S>>(&mut self, hw: &mut H) -> Result<&S, NoMemory> {
         if self.space.is_none() {
-            let mut space = hw.create_space()?;
-            for (ppn, mpn, rights) in self.fixed.each() {
-                if hw.map(&mut space, ppn, mpn, rights).is_err() {
-                    hw.destroy_space(space);
-                    return Err(NoMemory);
-                }
-            }
+            let space = hw.create_space()?;
+            self.table_pages = hw.table_pages(&space);
             self.space = Some(space);
         }
         self.space.as_ref().ok_or(NoMemory)
     }
 
-    /// Handles a page fault of the guest: maps what it may use, or says why it ends.
-    pub fn fault<H>(&mut self, hw: &mut H, shared: &Shared<'_>, address: u64, access: Access) -> Result<(), Cause>
+    /// Handles a page fault of the guest: maps what it may use.
+    ///
+    /// # Errors
+    /// Why that cannot be, or not yet.
+    pub fn fault<H>(
+        &mut self,
+        hw: &mut H,
+        shared: &Shared<'_>,
+        means: &mut Means<'_>,
+        ppn: Ppn,
+        access: Access,
+    ) -> Result<Mapped, Absent>
     where
         H: Hardware<Space = S>,
     {
-        let violation = Cause::Memory { address, access: report_access(access) };
-        let ppn = u32::try_from(layout::page_of(address)).map(Ppn).map_err(|_| violation)?;
-        let backing = self.backing(shared.image, ppn).ok_or(violation)?;
-        let mapped = match (access, backing) {
-            (Access::Execute, Backing::Shared(_, ImageRights::ReadExecute)) | (Access::Read, Backing::Shared(..)) => {
-                self.map_around(hw, shared.image, ppn)
+        use ImageRights as R;
+        let backing = self.backing(shared, ppn).ok_or(Absent::Violation)?;
+        match (access, backing) {
+            (Access::Execute, Backing::Shared(_, R::ReadExecute)) | (Access::Read, Backing::Shared(..)) => {
+                self.map_around(hw, shared, ppn)?;
             }
-            (Access::Read, Backing::Zero(_)) => self.map(hw, ppn, shared.zero, Rights::Read),
-            (Access::Read, Backing::Private(mpn)) => self.map(hw, ppn, mpn, Rights::ReadWrite),
-            (Access::Read, Backing::Fixed(mpn, rights)) => self.map(hw, ppn, mpn, rights),
-            (Access::Write, Backing::Fixed(_, Rights::Read) | Backing::Shared(_, ImageRights::Read))
-            | (Access::Write, Backing::Shared(_, ImageRights::ReadExecute)) => return Err(violation),
-            (Access::Write, Backing::Zero(rights)) if rights != ImageRights::ReadWrite => return Err(violation),
-            (Access::Write, _) => match self.writable(hw, shared, ppn) {
-                Ok(_) => Ok(()),
-                Err(InstructionError::NoMemory) => Err(NoMemory),
-                Err(_) => return Err(violation),
-            },
-            (Access::Execute, _) => return Err(violation),
-        };
-        mapped.map_err(|NoMemory| Cause::OutOfMemory { address })
+            (Access::Read, Backing::Zero(_)) => self.map(hw, ppn, shared.zero, Rights::Read)?,
+            (Access::Read, Backing::Fixed(mpn, rights)) => self.map(hw, ppn, mpn, rights)?,
+            (Access::Execute, _)
+            | (Access::Write, Backing::Fixed(_, Rights::Read) | Backing::Shared(_, R::Read | R::ReadExecute))
+            | (Access::Write, Backing::Zero(R::Read | R::ReadExecute)) => return Err(Absent::Violation),
+            (_, Backing::FixedAbsent | Backing::Away | Backing::Private(..)) | (Access::Write, _) => {
+                return self.own(hw, shared, means, ppn).map(|(_, mapped)| mapped);
+            }
+        }
+        Ok(Mapped::Found)
     }
 
-    /// Finds the machine page a guest's page is written to, making it private and mapping it first if need be.
-    fn writable<H>(&mut self, hw: &mut H, shared: &Shared<'_>, ppn: Ppn) -> Result<Mpn, InstructionError>
+    /// Finds the machine page a guest's page is written to, making it the VM's own, bringing it back and mapping
+    /// it if need be.
+    fn own<H>(
+        &mut self,
+        hw: &mut H,
+        shared: &Shared<'_>,
+        means: &mut Means<'_>,
+        ppn: Ppn,
+    ) -> Result<(Mpn, Mapped), Absent>
     where
         H: Hardware<Space = S>,
     {
-        let source = match self.backing(shared.image, ppn) {
-            Some(Backing::Private(mpn) | Backing::Fixed(mpn, Rights::ReadWrite)) => {
-                return self.map(hw, ppn, mpn, Rights::ReadWrite).map(|()| mpn).map_err(|_| InstructionError::NoMemory);
+        let source = match self.backing(shared, ppn) {
+            Some(Backing::Fixed(mpn, Rights::ReadWrite)) => {
+                self.map(hw, ppn, mpn, Rights::ReadWrite)?;
+                return Ok((mpn, Mapped::Found));
+            }
+            Some(Backing::Private(index, mpn)) => {
+                self.delta.warm(index);
+                self.map(hw, ppn, mpn, Rights::ReadWrite)?;
+                return Ok((mpn, Mapped::Found));
+            }
+            Some(Backing::FixedAbsent) if ppn.0 == FIRST_FIXED => return Err(Absent::Register),
+            Some(Backing::FixedAbsent) => {
+                if ppn.0 == page_number(layout::TRANSMIT_RING) {
+                    let [page] = allocate_some(hw)?;
+                    self.fixed.transmit = Some(page);
+                } else {
+                    self.fixed.need_receive(hw)?;
+                }
+                let Some(Backing::Fixed(mpn, rights)) = self.backing(shared, ppn) else {
+                    return Err(Absent::Violation);
+                };
+                self.map(hw, ppn, mpn, rights)?;
+                return Ok((mpn, Mapped::Zeroed));
+            }
+            Some(Backing::Away) => {
+                let mpn = self.bring(hw, means, ppn, true)?;
+                self.map(hw, ppn, mpn, Rights::ReadWrite)?;
+                return Ok((mpn, Mapped::Unpacked));
             }
             Some(Backing::Shared(mpn, ImageRights::ReadWrite)) => Some(mpn),
             Some(Backing::Zero(ImageRights::ReadWrite)) => None,
-            _ => return Err(InstructionError::BadAddress),
+            _ => return Err(Absent::Violation),
         };
-        let page = hw.allocate().ok_or(InstructionError::NoMemory)?;
+        self.delta.reserve()?;
+        let page = hw.allocate().ok_or(NoMemory)?;
         let mpn = page.mpn();
         if let Some(source) = source {
             hw.copy(source, mpn);
         }
         if self.map(hw, ppn, mpn, Rights::ReadWrite).is_err() {
             hw.release(page);
-            return Err(InstructionError::NoMemory);
+            return Err(Absent::NoMemory);
         }
-        self.private.insert(ppn, page);
+        self.delta.put_resident(ppn, page, true);
+        if source.is_some() {
+            self.hidden_pages = self.hidden_pages.saturating_add(1);
+        }
+        Ok((mpn, if source.is_some() { Mapped::Copied } else { Mapped::Zeroed }))
+    }
+
+    /// Brings a page of the VM's own back into memory. It is not mapped.
+    pub fn bring<H>(&mut self, hw: &mut H, means: &mut Means<'_>, ppn: Ppn, is_hot: bool) -> Result<Mpn, Absent>
+    where
+        H: Hardware<Space = S>,
+    {
+        let place = self.delta.find(ppn).ok_or(Absent::Violation)?;
+        if let Place::Packed { pack, .. } = place
+            && self.pack(pack).is_none_or(|pack| pack.pages.is_empty())
+        {
+            return Err(Absent::Pack(pack));
+        }
+        self.delta.reserve()?;
+        let page = hw.allocate().ok_or(NoMemory)?;
+        let mpn = page.mpn();
+        match place {
+            Place::Resident(_) | Place::Bare => {
+                hw.release(page);
+                return Err(Absent::Violation);
+            }
+            Place::Filled(word) => fill(hw, mpn, word),
+            Place::Packed { pack, span } => {
+                let pages = self.pack(pack).map_or(&[][..], |pack| &pack.pages);
+                if !means.packer.unpack(hw, pages, span, mpn) {
+                    hw.release(page);
+                    return Err(Absent::Broken(pack));
+                }
+                self.let_go(hw, means.swap, pack);
+            }
+        }
+        self.delta.put_resident(ppn, page, is_hot);
         Ok(mpn)
     }
 
-    fn map<H: Hardware<Space = S>>(&mut self, hw: &mut H, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory> {
-        match &mut self.space {
-            Some(space) => hw.map(space, at, to, rights),
-            None => Ok(()),
+    /// One of its packs.
+    pub fn pack(&self, number: u32) -> Option<&Pack> {
+        self.packs.get(number as usize)?.as_ref()
+    }
+
+    /// A page of a pack is needed no more; with the last of them the pack goes.
+    fn let_go<H: Hardware<Space = S>>(&mut self, hw: &mut H, swap: &mut Swap, number: u32) {
+        let Some(place) = self.packs.get_mut(number as usize) else { return };
+        let Some(pack) = place else { return };
+        pack.live = pack.live.saturating_sub(1);
+        let last = u32::from(swap.has(Defect::SkipReference));
+        if pack.live <= last
+            && let Some(pack) = place.take()
+        {
+            swap.discard(hw, pack);
         }
     }
 
+    /// Adds a pack and returns its number.
+    pub fn add_pack(&mut self, pack: Pack) -> u32 {
+        let free = self.packs.iter().position(Option::is_none);
+        let number = free.unwrap_or(self.packs.len());
+        match self.packs.get_mut(number) {
+            Some(place) => *place = Some(pack),
+            None => self.packs.push(Some(pack)),
+        }
+        u32::try_from(number).unwrap_or(u32::MAX)
+    }
+
+    /// Takes a page out of memory: it is at `to` from now on.
+    pub fn evict<H: Hardware<Space = S>>(&mut self, hw: &mut H, swap: &Swap, ppn: Ppn, to: Place) {
+        if let Some(space) = &mut self.space
+            && !swap.has(Defect::SkipInvalidation)
+        {
+            hw.unmap(space, ppn);
+        }
+        if let Some(page) = self.delta.evict(ppn, Some(to)) {
+            hw.release(page);
+        }
+    }
+
+    /// Moves the clock's hand by one page. Returns the page, and whether it is in use.
+    pub fn tick<H: Hardware<Space = S>>(&mut self, hw: &mut H) -> Option<(Ppn, bool)> {
+        let space = &mut self.space;
+        self.delta.tick(|ppn| space.as_mut().is_some_and(|space| hw.take_accessed(space, ppn)))
+    }
+
+    fn map<H: Hardware<Space = S>>(&mut self, hw: &mut H, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory> {
+        let Some(space) = &mut self.space else { return Ok(()) };
+        let mapped = hw.map(space, at, to, rights);
+        self.table_pages = hw.table_pages(space);
+        mapped
+    }
+
     /// Maps an image page and, as they come for free, its neighbours of the same kind.
-    fn map_around<H>(&mut self, hw: &mut H, image: &LoadedImage, ppn: Ppn) -> Result<(), NoMemory>
+    fn map_around<H>(&mut self, hw: &mut H, shared: &Shared<'_>, ppn: Ppn) -> Result<(), NoMemory>
     where
         H: Hardware<Space = S>,
     {
         let first = ppn.0 & !(FAULT_AROUND - 1);
         for neighbour in (first..first.saturating_add(FAULT_AROUND)).map(Ppn) {
-            if let Some(Backing::Shared(mpn, rights)) = self.backing(image, neighbour) {
+            if let Some(Backing::Shared(mpn, rights)) = self.backing(shared, neighbour) {
                 let rights = match rights {
                     ImageRights::ReadExecute => Rights::ReadExecute,
                     ImageRights::Read | ImageRights::ReadWrite => Rights::Read,
@@ -309,11 +378,12 @@ impl<S> Memory<S> {
     /// Copies bytes out of the memory a guest named.
     ///
     /// # Errors
-    /// `BadAddress` if part of it is not the guest's to read.
+    /// `BadAddress` if part of it is not the guest's to read, `Busy` if part of it is not in memory:
+    /// [`need`](Self::need) it first.
     pub fn try_read<H>(
         &self,
         hw: &H,
-        image: &LoadedImage,
+        shared: &Shared<'_>,
         from: Allegation,
         into: &mut [u8],
     ) -> Result<(), InstructionError>
@@ -322,23 +392,24 @@ impl<S> Memory<S> {
     {
         let mut rest = into;
         for piece in Pieces::new(from, rest.len())? {
-            let backing = self.backing(image, piece.ppn).ok_or(InstructionError::BadAddress)?;
+            let backing = self.backing(shared, piece.ppn).ok_or(InstructionError::BadAddress)?;
             let (bytes, tail) = rest.split_at_mut_checked(piece.length).ok_or(InstructionError::BadAddress)?;
             match backing {
-                Backing::Fixed(mpn, _) | Backing::Private(mpn) | Backing::Shared(mpn, _) => {
+                Backing::Fixed(mpn, _) | Backing::Private(_, mpn) | Backing::Shared(mpn, _) => {
                     hw.read(mpn, piece.offset, bytes);
                 }
-                Backing::Zero(_) => bytes.fill(0),
+                Backing::Zero(_) | Backing::FixedAbsent => bytes.fill(0),
+                Backing::Away => return Err(InstructionError::Busy),
             }
             rest = tail;
         }
         Ok(())
     }
 
-    /// Copies bytes into the memory a guest named: all of them, or none.
+    /// Copies bytes into the memory a guest named, which [`need`](Self::need) has made writable.
     ///
     /// # Errors
-    /// `BadAddress` if part of it is not the guest's to write, `NoMemory` if there is no page for it.
+    /// `BadAddress` if part of it is not.
     pub fn try_write<H>(
         &mut self,
         hw: &mut H,
@@ -349,16 +420,87 @@ impl<S> Memory<S> {
     where
         H: Hardware<Space = S>,
     {
-        // Every page is made writable before the first byte is written.
-        for piece in Pieces::new(to, from.len())? {
-            self.writable(hw, shared, piece.ppn)?;
-        }
         let mut rest = from;
         for piece in Pieces::new(to, from.len())? {
-            let mpn = self.writable(hw, shared, piece.ppn)?;
-            let (bytes, tail) = rest.split_at_checked(piece.length).ok_or(InstructionError::BadAddress)?;
+            let (Some(Backing::Private(_, mpn) | Backing::Fixed(mpn, Rights::ReadWrite)), Some((bytes, tail))) =
+                (self.backing(shared, piece.ppn), rest.split_at_checked(piece.length))
+            else {
+                return Err(InstructionError::BadAddress);
+            };
             hw.write(mpn, piece.offset, bytes);
             rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Brings the memory a guest named into memory, for the kernel to read, or to write.
+    ///
+    /// # Errors
+    /// Why that cannot be, or not yet.
+    pub fn need<H>(
+        &mut self,
+        hw: &mut H,
+        shared: &Shared<'_>,
+        means: &mut Means<'_>,
+        range: Allegation,
+        access: Access,
+    ) -> Result<(), Absent>
+    where
+        H: Hardware<Space = S>,
+    {
+        let length = usize::try_from(range.length).map_err(|_| Absent::Violation)?;
+        for piece in Pieces::new(range, length).map_err(|_| Absent::Violation)? {
+            let backing = self.backing(shared, piece.ppn).ok_or(Absent::Violation)?;
+            if access == Access::Write || matches!(backing, Backing::Away | Backing::FixedAbsent) {
+                self.own(hw, shared, means, piece.ppn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives one page back: it is as the image has it afterwards, whatever the template has.
+    fn discard_page<H>(
+        &mut self,
+        hw: &mut H,
+        shared: &Shared<'_>,
+        swap: &mut Swap,
+        ppn: Ppn,
+    ) -> Result<(), InstructionError>
+    where
+        H: Hardware<Space = S>,
+    {
+        let is_in_template = shared.template.page(ppn).is_some();
+        let is_in_image = shared.image.page(ppn).is_some_and(|page| page.mpn.is_some());
+        let place = self.delta.find(ppn);
+        if is_in_template && place.is_none() {
+            self.delta.reserve().map_err(|NoMemory| InstructionError::NoMemory)?;
+        }
+        if let Some(space) = &mut self.space {
+            hw.unmap(space, ppn);
+        }
+        match place {
+            Some(Place::Resident(_)) => {
+                if let Some(page) = self.delta.evict(ppn, None) {
+                    hw.release(page);
+                }
+            }
+            Some(Place::Packed { pack, .. }) => {
+                self.delta.forget(ppn);
+                self.let_go(hw, swap, pack);
+            }
+            Some(Place::Filled(_) | Place::Bare) => self.delta.forget(ppn),
+            None => {}
+        }
+        match (is_in_template, is_in_image, place) {
+            // What the template has must stay out of sight.
+            (true, ..) => {
+                self.delta.put(ppn, Place::Bare);
+                if place.is_none() {
+                    self.hidden_pages = self.hidden_pages.saturating_add(1);
+                }
+            }
+            (false, true, Some(_)) => self.hidden_pages = self.hidden_pages.saturating_sub(1),
+            (false, ..) => {}
         }
         Ok(())
     }
@@ -371,6 +513,8 @@ impl<S> Memory<S> {
     pub fn discard<H>(
         &mut self,
         hw: &mut H,
+        shared: &Shared<'_>,
+        swap: &mut Swap,
         range: Allegation,
         limit: u32,
     ) -> Result<Option<Allegation>, InstructionError>
@@ -391,12 +535,7 @@ impl<S> Memory<S> {
         }
         let stop = last.min(first.saturating_add(limit));
         for ppn in (first..stop).map(Ppn) {
-            if let Some(space) = &mut self.space {
-                hw.unmap(space, ppn);
-            }
-            if let Some(page) = self.private.remove(&ppn) {
-                hw.release(page);
-            }
+            self.discard_page(hw, shared, swap, ppn)?;
         }
         if stop >= last {
             return Ok(None);
@@ -404,6 +543,15 @@ impl<S> Memory<S> {
         let address = u64::from(stop).saturating_mul(page);
         Ok(Some(Allegation { address, length: end.saturating_sub(address) }))
     }
+}
+
+/// Fills a page with a word.
+fn fill<P: Pages>(hw: &mut P, page: Mpn, word: u64) {
+    if word == 0 {
+        return;
+    }
+    let bytes = [word.to_le_bytes(); PAGE_SIZE / 8];
+    hw.write(page, 0, bytes.as_flattened());
 }
 
 /// The access, as reports name it.

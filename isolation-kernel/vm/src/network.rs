@@ -3,10 +3,10 @@
 //! What arrives waits in a bounded queue of kernel buffers and is copied into the VM's receive ring when the VM
 //! is dispatched: a flood costs its target its queue, and nobody a copy.
 
-use crate::core::Core;
+use crate::core::{After, Core};
 use crate::rings::Next;
 use crate::route::{self, Reason, Source, Verdict};
-use crate::vm::{State, Vm};
+use crate::vm::{Sleeper, State, Vm};
 use hal::{Frame, Hardware};
 use policy::packet_share;
 use virtual_isa::control::Pending;
@@ -61,6 +61,7 @@ impl<H: Hardware> Core<'_, H> {
     fn answers_for(&self, running: Option<&Vm<H>>, vm: u32) -> bool {
         running.is_some_and(|running| running.number == vm)
             || self.vms.get(vm).is_some_and(|vm| vm.state != State::Ended)
+            || self.vms.stub(vm).is_some_and(|stub| stub.state != Sleeper::Ended)
     }
 
     fn answer_on_wire(&mut self, request: Frame, ipv4: [u8; 4], mac: [u8; 6]) {
@@ -95,7 +96,10 @@ impl<H: Hardware> Core<'_, H> {
             Some(running) if running.number == to => Some(running),
             _ => self.vms.get_mut(to),
         };
-        let Some(vm) = vm.filter(|vm| !matches!(vm.state, State::Ended | State::Created)) else {
+        let Some(vm) = vm.filter(|vm| !matches!(vm.state, State::Ended | State::Created | State::Waiting)) else {
+            if self.vms.stub(to).is_some_and(|stub| stub.state != Sleeper::Ended) {
+                return self.deliver_to_parked(to, frame);
+            }
             self.wire.frames_dropped += 1;
             self.hw.give_frame(frame);
             return;
@@ -114,15 +118,42 @@ impl<H: Hardware> Core<'_, H> {
         }
     }
 
+    /// Queues a frame for a VM that is parked, and wakes it if it waits for frames. It is delivered when the VM runs.
+    fn deliver_to_parked(&mut self, to: u32, frame: Frame) {
+        let free = self.hw.free_frames();
+        let Some(stub) = self.vms.stub_mut(to) else { return self.hw.give_frame(frame) };
+        let queued_bytes = stub.queued_bytes.saturating_add(frame.bytes().len());
+        let has_share = packet_share::may_queue(stub.queue.len(), free);
+        if !has_share || queued_bytes > MAX_RECEIVE_QUEUE_BYTES || stub.queue.len() >= MAX_RECEIVE_QUEUE_FRAMES {
+            stub.counters.drops_queue_full += 1;
+            self.hw.give_frame(frame);
+            return;
+        }
+        stub.queued_bytes = queued_bytes;
+        stub.queue.push_back(frame);
+        if stub.enabled & Pending::RECEIVE.bits() != 0 {
+            self.wake_parked(to);
+        }
+    }
+
     /// Copies queued frames into a VM's receive ring, as many as fit.
     ///
     /// # Errors
-    /// With the cause for which the VM ends, if its ring is corrupt.
-    pub(crate) fn fill_receive_ring(&mut self, vm: &mut Vm<H>) -> Result<(), Cause> {
+    /// With what becomes of the VM if its ring is corrupt, or there is no memory for it.
+    pub(crate) fn fill_receive_ring(&mut self, vm: &mut Vm<H>) -> Result<(), After> {
+        if vm.queue.is_empty() {
+            return Ok(());
+        }
+        if let Some(memory) = &mut vm.memory
+            && memory.fixed.need_receive(&mut self.hw).is_err()
+        {
+            return Err(After::Starve);
+        }
         let Some(ring) = vm.receive_ring() else { return Ok(()) };
         let mut any = false;
         while let Some(frame) = vm.queue.front() {
-            let Some(head) = ring.push(&mut self.hw, vm.indices.receive_head, frame.bytes())? else { break };
+            let pushed = ring.push(&mut self.hw, vm.indices.receive_head, frame.bytes()).map_err(After::End)?;
+            let Some(head) = pushed else { break };
             vm.indices.receive_head = head;
             vm.counters.frames_received += 1;
             any = true;
@@ -142,7 +173,7 @@ impl<H: Hardware> Core<'_, H> {
     /// # Errors
     /// With the cause for which the VM ends, if its ring is corrupt.
     pub(crate) fn drain_transmit_ring(&mut self, vm: &mut Vm<H>) -> Result<(), Cause> {
-        let Some(ring) = vm.transmit_ring() else { return Ok(()) };
+        let Some(ring) = vm.transmit_ring(self.zero.mpn()) else { return Ok(()) };
         let head = ring.guest_head(&self.hw);
         let before = vm.indices.transmit_tail;
         if head == before {
@@ -161,7 +192,7 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     fn drain_up_to(&mut self, vm: &mut Vm<H>, head: u32) -> Result<Drained, Cause> {
-        let Some(ring) = vm.transmit_ring() else { return Ok(Drained::All) };
+        let Some(ring) = vm.transmit_ring(self.zero.mpn()) else { return Ok(Drained::All) };
         loop {
             let (at, length, next_tail) = match ring.next(&self.hw, head, vm.indices.transmit_tail)? {
                 Next::Empty => return Ok(Drained::All),

@@ -3,9 +3,9 @@
 use crate::console;
 use crate::core::{After, Core};
 use crate::decode::{Allegation, Request, decode};
-use crate::memory::Shared;
+use crate::memory::Absent;
 use crate::vm::Vm;
-use hal::{Hardware, Nanos};
+use hal::{Access, Hardware, Nanos};
 use rand_chacha::rand_core::Rng;
 use virtual_isa::control::{self, Devices, Pending};
 use virtual_isa::instruction::InstructionError;
@@ -21,20 +21,27 @@ impl<H: Hardware> Core<'_, H> {
     /// Performs the virtual instruction in a VM's registers.
     pub(crate) fn perform(&mut self, vm: &mut Vm<H>) -> After {
         vm.counters.instructions += 1;
-        let performed = match decode(&vm.registers) {
+        let request = decode(&vm.registers);
+        if vm.is_embryo && !matches!(request, Ok(Request::Ready | Request::Discard(_))) {
+            return After::Plain;
+        }
+        let performed = match request {
             Err(e) => Ok(Err(e)),
             Ok(Request::Idle(deadline)) => {
                 vm.registers.rax = 0;
-                return self.idle(vm, deadline).unwrap_or_else(After::End);
+                return self.idle(vm, deadline).unwrap_or_else(|after| after);
             }
             Ok(Request::Terminate { status }) => {
                 return After::End(virtual_isa::exception::Cause::Terminated { status });
             }
             Ok(Request::Notify(devices)) => self.notify(vm, devices),
-            Ok(Request::Ready) => Ok(self.ready(vm)),
+            Ok(Request::Ready) => match self.ready(vm) {
+                Ok(_) if vm.is_embryo => return After::Ready,
+                answer => Ok(answer),
+            },
             Ok(Request::Discard(range)) => Ok(self.discard(vm, range)),
-            Ok(Request::Entropy(range)) => Ok(self.entropy(vm, range)),
-            Ok(Request::Console(range)) => Ok(self.console(vm, range)),
+            Ok(Request::Entropy(range)) => self.entropy(vm, range),
+            Ok(Request::Console(range)) => self.console(vm, range),
             Ok(Request::Gate) => self.serve_requests(vm).map(|taken| taken.map(u64::from)).map_err(After::End),
         };
         match performed {
@@ -46,13 +53,13 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// Serves every ring, then lets the VM sleep unless there is something for it already.
-    fn idle(&mut self, vm: &mut Vm<H>, deadline: Nanos) -> Result<After, virtual_isa::exception::Cause> {
-        self.drain_transmit_ring(vm)?;
+    fn idle(&mut self, vm: &mut Vm<H>, deadline: Nanos) -> Result<After, After> {
+        self.drain_transmit_ring(vm).map_err(After::End)?;
         self.fill_receive_ring(vm)?;
         if vm.is_privileged {
             // Only a VM with the bit has the ring; what it asked and how that went is in its rings.
-            let _ = self.serve_requests(vm)?;
-            self.pump_events(vm)?;
+            let _ = self.serve_requests(vm).map_err(After::End)?;
+            self.pump_events(vm).map_err(After::End)?;
         }
         let Some(memory) = &vm.memory else { return Ok(After::Sleep(deadline)) };
         let page = memory.fixed.control.mpn();
@@ -77,12 +84,12 @@ impl<H: Hardware> Core<'_, H> {
             self.drain_transmit_ring(vm).map_err(After::End)?;
         }
         if devices.contains(Devices::RECEIVE) {
-            self.fill_receive_ring(vm).map_err(After::End)?;
+            self.fill_receive_ring(vm)?;
         }
         Ok(Ok(0))
     }
 
-    /// Accepted for images that call it: every VM is a plain boot of its image.
+    /// Says whether a clone could start here. For a VM that is no embryo nothing comes of it.
     fn ready(&self, vm: &Vm<H>) -> Result<u64, InstructionError> {
         let Some(memory) = &vm.memory else { return Err(InstructionError::Busy) };
         let page = memory.fixed.control.mpn();
@@ -98,8 +105,10 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     fn discard(&mut self, vm: &mut Vm<H>, range: Allegation) -> Result<u64, InstructionError> {
-        let memory = vm.memory.as_mut().ok_or(InstructionError::BadAddress)?;
-        if let Some(rest) = memory.discard(&mut self.hw, range, MAX_PAGES_PER_STEP)? {
+        let discarded = self.reach_memory(vm, |memory, hw, shared, means| {
+            Ok(memory.discard(hw, shared, means.swap, range, MAX_PAGES_PER_STEP))
+        });
+        if let Some(rest) = discarded.unwrap_or(Err(InstructionError::NoMemory))? {
             // Not done: the same instruction is executed again on what is left.
             vm.registers.rdi = rest.address;
             vm.registers.rsi = rest.length;
@@ -109,32 +118,61 @@ impl<H: Hardware> Core<'_, H> {
         Ok(0)
     }
 
-    fn entropy(&mut self, vm: &mut Vm<H>, range: Allegation) -> Result<u64, InstructionError> {
+    fn entropy(&mut self, vm: &mut Vm<H>, range: Allegation) -> Performed {
         let mut bytes = [0; MAX_ENTROPY_BYTES];
-        let bytes = bounded(&mut bytes, range)?;
+        let bytes = match bounded(&mut bytes, range) {
+            Ok(bytes) => bytes,
+            Err(e) => return Ok(Err(e)),
+        };
+        if let Err(refused) = self.need(vm, range, Access::Write) {
+            return refused;
+        }
         self.random.fill_bytes(bytes);
-        let memory = vm.memory.as_mut().ok_or(InstructionError::BadAddress)?;
-        let image = self.images.get(vm.image as usize).ok_or(InstructionError::BadAddress)?;
-        let shared = Shared { image, zero: self.zero.mpn() };
-        memory.try_write(&mut self.hw, &shared, range, bytes)?;
-        Ok(range.length)
+        let written = self.reach_memory(vm, |memory, hw, shared, _| Ok(memory.try_write(hw, shared, range, bytes)));
+        Ok(written.unwrap_or(Err(InstructionError::BadAddress)).map(|()| range.length))
     }
 
-    fn console(&mut self, vm: &mut Vm<H>, range: Allegation) -> Result<u64, InstructionError> {
+    /// Brings memory that an instruction names into memory, before anything is done: an instruction that has to
+    /// wait is executed again from its beginning.
+    fn need(&mut self, vm: &mut Vm<H>, range: Allegation, access: Access) -> Result<(), Performed> {
+        let needed = self.with_memory(vm, |memory, hw, shared, means| memory.need(hw, shared, means, range, access));
+        match needed {
+            Ok(()) => Ok(()),
+            Err(Absent::Violation) => Err(Ok(Err(InstructionError::BadAddress))),
+            Err(absent) => {
+                let after = self.postpone(vm, absent);
+                if matches!(after, After::Wait | After::Starve) {
+                    vm.registers.rip = vm.registers.rip.wrapping_sub(SYSCALL_BYTES);
+                }
+                Err(Err(after))
+            }
+        }
+    }
+
+    fn console(&mut self, vm: &mut Vm<H>, range: Allegation) -> Performed {
         let mut bytes = [0; MAX_CONSOLE_BYTES];
-        let bytes = bounded(&mut bytes, range)?;
-        let memory = vm.memory.as_ref().ok_or(InstructionError::BadAddress)?;
-        let image = self.images.get(vm.image as usize).ok_or(InstructionError::BadAddress)?;
-        memory.try_read(&self.hw, image, range, bytes)?;
+        let bytes = match bounded(&mut bytes, range) {
+            Ok(bytes) => bytes,
+            Err(e) => return Ok(Err(e)),
+        };
+        if let Err(refused) = self.need(vm, range, Access::Read) {
+            return refused;
+        }
+        let read = self.reach_memory(vm, |memory, hw, shared, _| Ok(memory.try_read(hw, shared, range, bytes)));
+        match read {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Ok(Err(e)),
+            Err(_) => return Ok(Err(InstructionError::BadAddress)),
+        }
         if bytes.is_empty() {
-            return Ok(0);
+            return Ok(Ok(0));
         }
         let now = self.hw.now();
         let (own, all) = (&mut vm.console, &mut self.console);
         let is_free = vm.is_privileged;
         let may_print = |cost| is_free || (own.take(cost, now) && all.take(cost, now));
         vm.counters.console_dropped += console::print_guest(&mut self.hw, vm.number, bytes, may_print);
-        Ok(range.length)
+        Ok(Ok(range.length))
     }
 }
 

@@ -2,8 +2,7 @@
 
 use crate::console::{Level, log};
 use crate::decode::Allegation;
-use crate::images::LoadedImage;
-use crate::memory::Memory;
+use crate::memory::{Memory, Shared};
 use core::fmt;
 use hal::{Hardware, Registers};
 use virtual_isa::exception::{Cause, Report};
@@ -13,17 +12,17 @@ use virtual_isa::limits::MAX_BACKTRACE;
 pub fn make<H: Hardware>(
     hw: &H,
     memory: Option<&Memory<H::Space>>,
-    image: Option<&LoadedImage>,
+    shared: Option<&Shared<'_>>,
     r: &Registers,
     cause: Cause,
 ) -> Report {
     let mut backtrace = [0; MAX_BACKTRACE];
-    if let (Some(memory), Some(image)) = (memory, image) {
+    if let (Some(memory), Some(shared)) = (memory, shared) {
         let mut frame = r.rbp;
         for place in &mut backtrace {
             let mut words = [0u8; 16];
             let at = Allegation { address: frame, length: 16 };
-            if memory.try_read(hw, image, at, &mut words).is_err() {
+            if memory.try_read(hw, shared, at, &mut words).is_err() {
                 break;
             }
             let [next, back] = *words.as_chunks::<8>().0 else { break };

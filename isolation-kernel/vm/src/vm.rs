@@ -1,12 +1,15 @@
-//! One VM, and the table of all.
+//! One VM: in memory, or parked.
 
 use crate::memory::Memory;
+use crate::pack::{Pack, Span};
 use crate::rings::RingMemory;
+use crate::swap::Place;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use hal::{Access, Frame, Hardware, Nanos, Registers, VectorState};
+use hal::{Access, Frame, Hardware, Mpn, Nanos, Page, Registers, VectorState};
 use policy::bucket::Bucket;
+use policy::extents::Extent;
 use virtual_isa::control;
 use virtual_isa::exception::Ring;
 use virtual_isa::gate::Counters;
@@ -24,6 +27,12 @@ pub enum State {
     Paused,
     /// Ended. Only its number and its counters are left.
     Ended,
+    /// Started, and not admitted yet.
+    Waiting,
+    /// Waits for a page from disk.
+    Paging,
+    /// Waits for memory.
+    Starved,
 }
 
 /// The kernel's own indices of a VM's rings, which no guest can touch.
@@ -46,12 +55,25 @@ pub struct Vm<H: Hardware> {
     /// Whether frames wait in its transmit ring for room on the wire.
     pub is_blocked: bool,
     pub is_privileged: bool,
+    /// Whether it runs up to `ready()` to become a template.
+    pub is_embryo: bool,
+    /// Whether what it needs at least was promised to it.
+    pub is_admitted: bool,
+    /// Whether it has run since it was created or woke.
+    pub has_run: bool,
+    /// Whether it is parked as soon as its packs are on disk.
+    pub wants_park: bool,
     pub registers: Registers,
     pub vector: VectorState,
-    /// Gone when the VM has ended.
+    pub memory_pages: u32,
+    /// There from the VM's admission to its end.
     pub memory: Option<Memory<H::Space>>,
-    pub image: u32,
+    pub template: u32,
     pub shares: u32,
+    pub minimum_pages: u32,
+    /// Estimate of the part of its memory that it uses, of 255.
+    pub activity: u8,
+    pub arguments: Box<str>,
     pub indices: Indices,
     /// Frames that wait for it, in kernel buffers.
     pub queue: VecDeque<Frame>,
@@ -63,28 +85,91 @@ pub struct Vm<H: Hardware> {
     pub enabled: u32,
     /// Its deadline, while it is idle.
     pub deadline: Option<Nanos>,
+    /// When it ran last.
+    pub last_ran: Nanos,
     pub console: Bucket,
     pub last_spoof_event: Option<Nanos>,
     pub counters: Counters,
+    /// Private pages and pages of tables that are in the machine's totals.
+    pub accounted: (u32, u32),
 }
 
+/// What a parked VM does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleeper {
+    /// Sleeps until something is pending.
+    Idle,
+    /// Is kept from running.
+    Paused,
+    /// Has ended.
+    Ended,
+}
+
+/// What stays in memory of a VM that is parked.
+pub struct Stub {
+    pub number: u32,
+    pub generation: u64,
+    pub template: u32,
+    pub shares: u32,
+    pub minimum_pages: u32,
+    pub memory_pages: u32,
+    pub state: Sleeper,
+    /// Whether it is on its way back.
+    pub is_waking: bool,
+    /// Whether its head had to be read.
+    pub is_from_disk: bool,
+    pub enabled: u32,
+    pub deadline: Option<Nanos>,
+    /// What has happened since it was parked.
+    pub pending: control::Pending,
+    /// Its record and the pages it used last.
+    pub head: Pack,
+    /// Where in the head the record is.
+    pub record: Span,
+    /// How long the record is when it is not compressed.
+    pub record_bytes: u32,
+    /// Other packs, if there was no room for them on disk.
+    pub kept: Vec<Pack>,
+    /// Where its other packs are on disk: all that is known of them without the record.
+    pub cold: Box<[Extent]>,
+    /// Pages of its template that it does not see.
+    pub hidden_pages: u32,
+    /// Pages of its own, and how many of them are in other packs.
+    pub own_pages: u32,
+    pub cold_pages: u32,
+    pub queue: VecDeque<Frame>,
+    pub queued_bytes: usize,
+    pub console: Bucket,
+    pub counters: Counters,
+}
+
+impl Stub {
+    /// Whether nothing of its head is in memory, or on its way there or from there.
+    pub fn is_on_disk(&self) -> bool {
+        self.head.pages.is_empty() && matches!(self.head.disk, Place::Stored(_) | Place::Reading(_))
+    }
+}
+
+// The budget for a parked VM is 512 bytes all told: this, its place in the table, a timer, the allocator's part.
+const _: () = assert!(size_of::<Stub>() <= 448);
+
 impl<H: Hardware> Vm<H> {
-    /// Its transmit ring, if it has not ended.
-    pub fn transmit_ring(&self) -> Option<RingMemory<1>> {
+    /// Its transmit ring, if it has not ended. What was never touched reads as `zero`.
+    pub fn transmit_ring(&self, zero: Mpn) -> Option<RingMemory<1>> {
         let fixed = &self.memory.as_ref()?.fixed;
         Some(RingMemory {
             ring: Ring::Transmit,
             control: fixed.control.mpn(),
-            pages: [fixed.transmit.mpn()],
+            pages: [fixed.transmit.as_ref().map_or(zero, Page::mpn)],
             head_at: control::TRANSMIT_HEAD,
             tail_at: control::TRANSMIT_TAIL,
         })
     }
 
-    /// Its receive ring, if it has not ended.
+    /// Its receive ring, if there is one.
     pub fn receive_ring(&self) -> Option<RingMemory<2>> {
         let fixed = &self.memory.as_ref()?.fixed;
-        let [first, second] = &fixed.receive;
+        let [first, second] = fixed.receive.as_ref()?;
         Some(RingMemory {
             ring: Ring::Receive,
             control: fixed.control.mpn(),
@@ -124,62 +209,5 @@ impl<H: Hardware> Vm<H> {
         if let Some(memory) = &self.memory {
             hw.set_bits(memory.fixed.control.mpn(), control::PENDING, bits.bits());
         }
-    }
-}
-
-/// All VMs of a core, by number.
-///
-/// A VM that is being worked on is taken out and put back: whoever holds it may change it and use the table at
-/// the same time, and finds an empty place where it was.
-pub struct Vms<H: Hardware> {
-    places: Vec<Option<Box<Vm<H>>>>,
-    count: u32,
-}
-
-impl<H: Hardware> Vms<H> {
-    pub const fn new() -> Self {
-        Self { places: Vec::new(), count: 0 }
-    }
-
-    /// VMs that exist, ended ones included.
-    pub const fn count(&self) -> u32 {
-        self.count
-    }
-
-    pub fn get(&self, number: u32) -> Option<&Vm<H>> {
-        self.places.get(number as usize)?.as_deref()
-    }
-
-    pub fn get_mut(&mut self, number: u32) -> Option<&mut Vm<H>> {
-        self.places.get_mut(number as usize)?.as_deref_mut()
-    }
-
-    /// Takes a VM out, to be worked on.
-    pub fn take(&mut self, number: u32) -> Option<Box<Vm<H>>> {
-        self.places.get_mut(number as usize)?.take()
-    }
-
-    /// Puts a VM back that was taken.
-    pub fn put(&mut self, vm: Box<Vm<H>>) {
-        if let Some(place) = self.places.get_mut(vm.number as usize) {
-            *place = Some(vm);
-        }
-    }
-
-    /// Adds a new VM, whose number must be free.
-    pub fn insert(&mut self, vm: Box<Vm<H>>) {
-        let number = vm.number as usize;
-        if self.places.len() <= number {
-            self.places.resize_with(number.saturating_add(1), || None);
-        }
-        self.count = self.count.saturating_add(1);
-        self.put(vm);
-    }
-
-    /// Removes a VM for good.
-    pub fn remove(&mut self, number: u32) -> Option<Box<Vm<H>>> {
-        let vm = self.take(number)?;
-        self.count = self.count.saturating_sub(1);
-        Some(vm)
     }
 }

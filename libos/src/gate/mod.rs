@@ -14,11 +14,13 @@ mod host;
 #[cfg(not(firn_guest))]
 pub use host::{call, next_event};
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
-pub use virtual_isa::gate::{Event, GateError, MachineStatus, Operation, VmState, VmStatus};
+pub use virtual_isa::gate::{Event, GateError, MachineStatus, Operation, Tier, VmState, VmStatus};
 
-/// How an operation ended well: [`virtual_isa::gate::Answer`] with bytes of its own.
+/// How an operation ended well: [`virtual_isa::gate::Answer`] with bytes of its own. What is long and rare is boxed:
+/// answers wait in a table for their askers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Done, nothing to tell.
@@ -35,9 +37,9 @@ pub enum Answer {
     /// To `ReadEntry`.
     Bytes(Vec<u8>),
     /// To `Inspect`.
-    Vm(VmStatus),
+    Vm(Box<VmStatus>),
     /// To `Machine`.
-    Machine(MachineStatus),
+    Machine(Box<MachineStatus>),
 }
 
 impl From<virtual_isa::gate::Answer<'_>> for Answer {
@@ -48,8 +50,8 @@ impl From<virtual_isa::gate::Answer<'_>> for Answer {
             Wire::Image { image } => Self::Image(image),
             Wire::Entry { kind, bytes } => Self::Entry { kind, bytes },
             Wire::Bytes(bytes) => Self::Bytes(bytes.into()),
-            Wire::Vm(status) => Self::Vm(status),
-            Wire::Machine(status) => Self::Machine(status),
+            Wire::Vm(status) => Self::Vm(Box::new(status)),
+            Wire::Machine(status) => Self::Machine(Box::new(status)),
         }
     }
 }

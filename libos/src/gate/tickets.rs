@@ -198,7 +198,14 @@ mod tests {
     fn a_request_that_is_too_long_is_refused_here() {
         let (mut tickets, mut memory) = (Tickets::new(), Memory::gate());
         let arguments = "x".repeat(2000);
-        let operation = Operation::Create { vm: 1, image: 0, memory_pages: 256, shares: 1, arguments: &arguments };
+        let operation = Operation::Create {
+            vm: 1,
+            image: 0,
+            memory_pages: 256,
+            minimum_pages: 0,
+            shares: 1,
+            arguments: &arguments,
+        };
         assert_eq!(send(&mut tickets, &mut memory, operation), Poll::Ready(Err(Error::TooLong)));
         assert!(memory.kernel_take().is_none());
     }

@@ -1,4 +1,13 @@
 //! The first instruction, and the way to `main`.
+//!
+//! The first VM of an image stops at `ready()`, and what it is then becomes the template of all others: clones start
+//! behind it. So nothing that tells one VM from another may be looked at before: no register, clock or random byte,
+//! and nothing that is set up from one (log level, heap, network, generator). What stands there is the loader's work
+//! and an empty `main` future, the same in every clone, and no page has been written but the stack's first.
+//!
+//! All else is done by each VM when it first needs it, and costs it a private page only then. An idle `web` VM that has
+//! served has about eleven: control page, three ring pages, register page, one or two of the stack, the one where its
+//! data ends and its heap begins, two more of the heap, and the page of its identity.
 
 use super::{instruction, logger, runtime};
 use crate::start_up::Outcome;
@@ -29,7 +38,7 @@ global_asm!(
 
 /// Runs `main`: what `#[libos::main]` calls.
 pub fn run(main: impl Future<Output: Outcome> + 'static) -> ! {
-    // Before anything that makes this VM different from its clones is read.
+    // Before anything that makes this VM different from its clones is read, and before anything is allocated.
     match instruction::ready() {
         // Somebody has spoken to this VM already: clones cannot start from here, but it serves like any other.
         Ok(()) | Err(InstructionError::Busy) => {}

@@ -64,13 +64,24 @@ pub(crate) struct RingDevice<M> {
     pub nr_foreign: u64,
 }
 
+/// The header of every frame.
+fn header(link: Link) -> [u8; ETHERNET_HEADER_BYTES] {
+    let mut header = [0; ETHERNET_HEADER_BYTES];
+    header[..6].copy_from_slice(&link.gateway_mac);
+    header[6..12].copy_from_slice(&link.mac);
+    header[12..].copy_from_slice(&ETHERTYPE_IPV4);
+    header
+}
+
 impl<M: FrameMemory> RingDevice<M> {
     pub fn new(memory: M, link: Link) -> Self {
-        let mut header = [0; ETHERNET_HEADER_BYTES];
-        header[..6].copy_from_slice(&link.gateway_mac);
-        header[6..12].copy_from_slice(&link.mac);
-        header[12..].copy_from_slice(&ETHERTYPE_IPV4);
-        Self { memory, header, mtu: link.mtu, is_blocked: false, nr_foreign: 0 }
+        Self { memory, header: header(link), mtu: link.mtu, is_blocked: false, nr_foreign: 0 }
+    }
+
+    /// Sends from and to other addresses from now on.
+    pub fn relink(&mut self, link: Link) {
+        self.header = header(link);
+        self.mtu = link.mtu;
     }
 
     #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Sockets in a VM: handles on the VM's own stack, which is built when the first of them is.
+//! Sockets in a VM: handles on the VM's own stack, which is built when the first of them is, and renewed when the VM
+//! finds that it has become another one.
 
 use super::device::{FrameMemory, Link, Parts};
 pub use super::stack::Counters;
@@ -28,6 +29,8 @@ impl FrameMemory for OwnRings {
 
 struct Network {
     stack: Stack<OwnRings>,
+    /// The generation whose addresses and random numbers the stack has.
+    generation: u64,
     /// The program has done something that may have to go out.
     is_dirty: bool,
     /// When the stack wants to be polled, as of the last poll.
@@ -39,23 +42,42 @@ static NETWORK: Single<Option<Network>> = Single::new(None);
 /// The share of the heap that the buffers of all sockets may take: a third. The program needs some for each, too.
 const BUFFER_SHARE: usize = 3;
 
-fn build() -> Network {
+/// What the register page and the generator say now.
+fn settings() -> Settings {
     let page = registers::registers();
-    let settings = Settings {
+    Settings {
         link: Link { mac: page.mac, gateway_mac: page.gateway_mac, mtu: page.mtu as usize },
         ipv4: page.ipv4,
         prefix_bits: u8::try_from(page.prefix_bits).unwrap_or(32),
         seed: u64::from_le_bytes(crate::rand::bytes()),
         max_buffer_bytes: crate::guest::heap_size() / BUFFER_SHARE,
-    };
+    }
+}
+
+fn build() -> Network {
     runtime::add_driver(Driver { interests: Pending::RECEIVE, poll, poll_at });
-    Network { stack: Stack::new(OwnRings(()), &settings, registers::now_ns()), is_dirty: false, poll_at: None }
+    let generation = registers::registers().generation;
+    let stack = Stack::new(OwnRings(()), &settings(), registers::now_ns());
+    Network { stack, generation, is_dirty: false, poll_at: None }
+}
+
+impl Network {
+    /// Sees to it that the stack is this VM's and not that of the one it was cloned from.
+    fn check_generation(&mut self) {
+        let generation = registers::registers().generation;
+        if self.generation != generation {
+            self.generation = generation;
+            self.stack.renew(&settings(), registers::now_ns());
+            self.is_dirty = true;
+        }
+    }
 }
 
 /// Works on the network, after which it may have something to send.
 fn with<R>(work: impl FnOnce(&mut Stack<OwnRings>) -> R) -> R {
     NETWORK.with(|network| {
         let network = network.get_or_insert_with(build);
+        network.check_generation();
         network.is_dirty = true;
         work(&mut network.stack)
     })
@@ -64,6 +86,7 @@ fn with<R>(work: impl FnOnce(&mut Stack<OwnRings>) -> R) -> R {
 fn poll(pending: Pending, now_ns: u64) {
     NETWORK.with(|network| {
         let Some(network) = network else { return };
+        network.check_generation();
         let is_due = network.poll_at.is_some_and(|at| at <= now_ns);
         if network.is_dirty || is_due || pending.intersects(Pending::RECEIVE | Pending::TRANSMIT) {
             network.is_dirty = false;

@@ -116,6 +116,24 @@ pub(crate) struct Stack<M> {
     pub counters: Counters,
 }
 
+/// The IP layer of the VM that `settings` say.
+fn interface_of<M: FrameMemory>(device: &mut RingDevice<M>, settings: &Settings, now_ns: u64) -> Interface {
+    let mut config = Config::new(HardwareAddress::Ip);
+    config.random_seed = settings.seed;
+    let mut interface = Interface::new(config, device, micros(now_ns));
+    interface.update_ip_addrs(|addresses| {
+        // There is room for exactly one.
+        let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(Ipv4Addr::from(settings.ipv4)), settings.prefix_bits));
+    });
+    interface
+}
+
+/// The port that is chosen first for who does not care.
+fn first_port(seed: u64) -> u16 {
+    let ephemeral = u64::from(u16::MAX - FIRST_EPHEMERAL);
+    FIRST_EPHEMERAL + u16::try_from((seed >> 16) % ephemeral).unwrap_or(0)
+}
+
 /// smoltcp counts microseconds.
 fn micros(now_ns: u64) -> Instant {
     Instant::from_micros(i64::try_from(now_ns / 1000).unwrap_or(i64::MAX))
@@ -130,16 +148,7 @@ pub(super) fn address_of(endpoint: IpEndpoint) -> SocketAddrV4 {
 impl<M: FrameMemory> Stack<M> {
     pub fn new(memory: M, settings: &Settings, now_ns: u64) -> Self {
         let mut device = RingDevice::new(memory, settings.link);
-        let mut config = Config::new(HardwareAddress::Ip);
-        config.random_seed = settings.seed;
-        let mut interface = Interface::new(config, &mut device, micros(now_ns));
-        let address = Ipv4Addr::from(settings.ipv4);
-        interface.update_ip_addrs(|addresses| {
-            // There is room for exactly one.
-            let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(address), settings.prefix_bits));
-        });
-        let ephemeral = u64::from(u16::MAX - FIRST_EPHEMERAL);
-        let offset = u16::try_from((settings.seed >> 16) % ephemeral).unwrap_or(0);
+        let interface = interface_of(&mut device, settings, now_ns);
         Self {
             device,
             interface,
@@ -148,12 +157,30 @@ impl<M: FrameMemory> Stack<M> {
             nr_udp: 0,
             listeners: Vec::new(),
             time_wait: TimeWait::new(),
-            address,
-            next_port: FIRST_EPHEMERAL + offset,
+            address: Ipv4Addr::from(settings.ipv4),
+            next_port: first_port(settings.seed),
             buffer_bytes: 0,
             max_buffer_bytes: settings.max_buffer_bytes,
             is_blocked: false,
             counters: Counters::default(),
+        }
+    }
+
+    /// Makes this the stack of the VM that this one has become: another address, other random numbers. Its listeners
+    /// stay. Its connections were another VM's: they are over at once, and their peers hear nothing of it, for every
+    /// frame would be sent from an address that is not this VM's.
+    pub fn renew(&mut self, settings: &Settings, now_ns: u64) {
+        self.device.relink(settings.link);
+        self.interface = interface_of(&mut self.device, settings, now_ns);
+        self.address = Ipv4Addr::from(settings.ipv4);
+        self.next_port = first_port(settings.seed);
+        self.max_buffer_bytes = settings.max_buffer_bytes;
+        self.time_wait = TimeWait::new();
+        for connection in &self.connections {
+            let socket = self.sockets.get_mut::<tcp::Socket<'_>>(connection.handle);
+            // Wakes whoever waits for it. What replaces it has no peer that a reset could be sent to.
+            socket.abort();
+            *socket = new_socket(0, 0);
         }
     }
 

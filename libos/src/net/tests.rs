@@ -10,6 +10,8 @@ use core::net::Ipv4Addr;
 use core::task::{Poll, Waker};
 use smoltcp::iface::SocketHandle;
 
+mod clones;
+
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
 const SERVER: [u8; 4] = [10, 65, 0, 1];

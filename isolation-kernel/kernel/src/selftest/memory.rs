@@ -112,6 +112,63 @@ pub fn mappings(machine: &mut Machine) -> Outcome {
     Ok(())
 }
 
+/// Which pages a guest has used is known, and can be asked again.
+pub fn accesses(machine: &mut Machine) -> Outcome {
+    // Far off: processors that look ahead may use a neighbour.
+    const OTHER: u64 = CONSTANT + 0x80_0000;
+    // mov rax, [rdi]; syscall    mov [rdi], rax; syscall
+    let (load, store): (&[u8], &[u8]) = (&[0x48, 0x8b, 0x07, 0x0f, 0x05], &[0x48, 0x89, 0x07, 0x0f, 0x05]);
+    let mut sandbox = Sandbox::new(machine, load)?;
+    let other = machine.allocate().ok_or("no page".to_string())?;
+    let to_other = machine.map(&mut sandbox.space, page_at(OTHER), other.mpn(), Rights::ReadWrite);
+    to_other.map_err(|_| "no table".to_string())?;
+    let seen = |machine: &mut Machine, sandbox: &mut Sandbox| {
+        [CODE, DATA, OTHER].map(|at| machine.take_accessed(&mut sandbox.space, page_at(at)))
+    };
+    let run = |machine: &mut Machine, at| {
+        let exit = enter(machine, &mut Registers { rdi: at, ..Registers::at(CODE, 0) });
+        if exit == Exit::Instruction {
+            Ok(())
+        } else {
+            Err(alloc::format!("{exit:?} instead of a virtual instruction"))
+        }
+    };
+    let found = seen(machine, &mut sandbox);
+    check!(found == [false; 3], "used before the guest ran: {found:?}");
+    for (code, at, expected) in [
+        (load, DATA, [true, true, false]),
+        // Now that the translations are cached.
+        (load, DATA, [true, true, false]),
+        (store, OTHER, [true, false, true]),
+        (store, DATA, [true, true, false]),
+    ] {
+        sandbox.load(machine, code);
+        run(machine, at)?;
+        let found = seen(machine, &mut sandbox);
+        check!(found == expected, "after a use of {at:#x}: {found:?} instead of {expected:?}");
+        let found = seen(machine, &mut sandbox);
+        check!(found == [false; 3], "not forgotten: {found:?}");
+    }
+    // While another space is in use.
+    sandbox.load(machine, load);
+    run(machine, OTHER)?;
+    let neighbour = Sandbox::new(machine, load)?;
+    let found = seen(machine, &mut sandbox);
+    check!(found == [true, false, true], "seen from another space: {found:?}");
+    machine.switch_to(&sandbox.space, &sandbox.vector);
+    run(machine, OTHER)?;
+    let found = seen(machine, &mut sandbox);
+    check!(found == [true, false, true], "back in the space: {found:?}");
+    machine.unmap(&mut sandbox.space, page_at(OTHER));
+    for at in [OTHER, 1 << 40] {
+        check!(!machine.take_accessed(&mut sandbox.space, page_at(at)), "{at:#x} is used and not mapped");
+    }
+    neighbour.end(machine);
+    sandbox.end(machine);
+    machine.release(other);
+    Ok(())
+}
+
 /// Guests can take every page there is for them; the kernel's heap still works then, and all come back.
 pub fn exhaustion(machine: &mut Machine) -> Outcome {
     let free = machine.free_pages();

@@ -1,0 +1,89 @@
+//! What a test sees and changes of the outside, while the kernel owns the machine.
+
+use crate::disk::FakeDisk;
+use std::collections::VecDeque;
+
+/// How allocation fails although there are pages.
+#[derive(Debug)]
+pub struct AllocationFaults {
+    /// Pages that can still be allocated before allocation fails for good; `None` for no limit but memory itself.
+    pub left: Option<u64>,
+    /// Allocations before the one that fails; the next ones succeed again.
+    pub fail_after: Option<u64>,
+    /// Probability that one fails.
+    pub chance: f64,
+    random: fastrand::Rng,
+}
+
+impl Default for AllocationFaults {
+    fn default() -> Self {
+        Self { left: None, fail_after: None, chance: 0.0, random: fastrand::Rng::with_seed(0) }
+    }
+}
+
+impl AllocationFaults {
+    /// Makes chance go another way.
+    pub fn reseed(&mut self, seed: u64) {
+        self.random.seed(seed);
+    }
+
+    /// Whether the next allocation fails.
+    pub(crate) fn strikes(&mut self) -> bool {
+        if let Some(left) = &mut self.left {
+            match left.checked_sub(1) {
+                Some(fewer) => *left = fewer,
+                None => return true,
+            }
+        }
+        if let Some(after) = self.fail_after {
+            self.fail_after = after.checked_sub(1);
+            if after == 0 {
+                return true;
+            }
+        }
+        self.chance > 0.0 && self.random.f64() < self.chance
+    }
+}
+
+/// The outside.
+#[derive(Debug, Default)]
+pub struct Outside {
+    /// Frames on their way in.
+    pub incoming: VecDeque<Vec<u8>>,
+    /// Frames that came out.
+    pub outgoing: Vec<Vec<u8>>,
+    /// Whether the card takes no frames.
+    pub is_wire_full: bool,
+    /// Text that was printed.
+    pub serial: String,
+    /// Bytes that are typed.
+    pub typed: VecDeque<u8>,
+    /// Bytes that will be typed while a guest runs: after how many of its steps each.
+    pub typed_later: VecDeque<(u32, u8)>,
+    /// The status of a power-off.
+    pub power_off: Option<u8>,
+    /// Times the processor halted with nothing to wait for.
+    pub dead_halts: u32,
+    /// Bytes that the kernel's heap can still hand out; `None` for any number.
+    pub heap_room: Option<u64>,
+    /// How allocation fails.
+    pub allocation: AllocationFaults,
+    /// The disk.
+    pub disk: FakeDisk,
+    /// The time.
+    pub now: u64,
+}
+
+impl Outside {
+    /// Types the next byte if its time has come, which interrupts the guest that runs.
+    pub(crate) fn type_now(&mut self) -> bool {
+        let Some((steps, byte)) = self.typed_later.front_mut() else { return false };
+        let Some(left) = steps.checked_sub(1) else {
+            self.typed.push_back(*byte);
+            self.typed_later.pop_front();
+            return true;
+        };
+        *steps = left;
+        false
+    }
+}

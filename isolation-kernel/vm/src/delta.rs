@@ -1,0 +1,143 @@
+//! The sparse delta of a VM: which of its pages are its own, and where they are. As large as what was touched.
+
+use crate::pack::Span;
+use alloc::vec::Vec;
+use hal::{NoMemory, Page, Ppn};
+use hashbrown::HashMap;
+
+/// Where a page of the VM's own is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In memory; its index among the residents.
+    Resident(u32),
+    /// In a pack of this VM.
+    Packed {
+        /// Number of the pack.
+        pack: u32,
+        /// Where in it.
+        span: Span,
+    },
+    /// Nowhere: it is this word over and over.
+    Filled(u64),
+    /// Nowhere: it was given back, and is as the image has it, whatever the template has.
+    Bare,
+}
+
+/// A page in memory.
+#[derive(Debug)]
+pub struct Resident {
+    pub ppn: Ppn,
+    pub page: Page,
+    /// Whether the VM has used it since the clock came by, or since the VM woke.
+    pub is_hot: bool,
+}
+
+/// A VM's own pages.
+#[derive(Debug, Default)]
+pub struct Delta {
+    places: HashMap<Ppn, Place>,
+    residents: Vec<Resident>,
+    /// Where the clock stands among the residents.
+    hand: usize,
+}
+
+impl Delta {
+    /// Pages that are the VM's own.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Pages of these in memory.
+    pub fn nr_residents(&self) -> usize {
+        self.residents.len()
+    }
+
+    /// All pages and where they are.
+    pub fn places(&self) -> impl Iterator<Item = (Ppn, Place)> {
+        self.places.iter().map(|(&ppn, &place)| (ppn, place))
+    }
+
+    /// The pages in memory.
+    pub fn residents(&self) -> &[Resident] {
+        &self.residents
+    }
+
+    /// Where a page is, if it is the VM's own.
+    pub fn find(&self, ppn: Ppn) -> Option<Place> {
+        self.places.get(&ppn).copied()
+    }
+
+    /// A page in memory, by its index.
+    pub fn resident(&self, index: u32) -> Option<&Resident> {
+        self.residents.get(index as usize)
+    }
+
+    /// The VM uses a page in memory.
+    pub fn warm(&mut self, index: u32) {
+        if let Some(resident) = self.residents.get_mut(index as usize) {
+            resident.is_hot = true;
+        }
+    }
+
+    /// Makes room for one more page of each kind, so that the next `put` cannot fail.
+    ///
+    /// # Errors
+    /// If the kernel's heap has no room.
+    pub fn reserve(&mut self) -> Result<(), NoMemory> {
+        self.places.try_reserve(1).map_err(|_| NoMemory)?;
+        self.residents.try_reserve(1).map_err(|_| NoMemory)
+    }
+
+    /// A page is in memory from now on. For its room [`reserve`](Self::reserve) was called. Where it was before
+    /// is the caller's business.
+    pub fn put_resident(&mut self, ppn: Ppn, page: Page, is_hot: bool) {
+        let index = u32::try_from(self.residents.len()).unwrap_or(u32::MAX);
+        self.residents.push(Resident { ppn, page, is_hot });
+        self.places.insert(ppn, Place::Resident(index));
+    }
+
+    /// A page that was not there, or not in memory, is in a pack or filled from now on.
+    pub fn put(&mut self, ppn: Ppn, place: Place) {
+        self.places.insert(ppn, place);
+    }
+
+    /// A page in memory goes: somewhere else, or for good. Returns it, for the caller to release.
+    pub fn evict(&mut self, ppn: Ppn, to: Option<Place>) -> Option<Page> {
+        let Some(Place::Resident(index)) = self.find(ppn) else { return None };
+        let index = index as usize;
+        if index >= self.residents.len() {
+            return None;
+        }
+        match to {
+            Some(place) => self.places.insert(ppn, place),
+            None => self.places.remove(&ppn),
+        };
+        let gone = self.residents.swap_remove(index);
+        if let Some(moved) = self.residents.get(index) {
+            self.places.insert(moved.ppn, Place::Resident(u32::try_from(index).unwrap_or(u32::MAX)));
+        }
+        Some(gone.page)
+    }
+
+    /// Forgets a page that is not in memory.
+    pub fn forget(&mut self, ppn: Ppn) {
+        self.places.remove(&ppn);
+    }
+
+    /// Moves the clock's hand and returns the page it comes to, and whether it was hot; it is no more. `used`
+    /// says whether the guest has used it lately.
+    pub fn tick(&mut self, mut used: impl FnMut(Ppn) -> bool) -> Option<(Ppn, bool)> {
+        if self.hand >= self.residents.len() {
+            self.hand = 0;
+        }
+        let resident = self.residents.get_mut(self.hand)?;
+        self.hand = self.hand.saturating_add(1);
+        let was_hot = core::mem::take(&mut resident.is_hot);
+        Some((resident.ppn, used(resident.ppn) | was_hot))
+    }
+
+    /// Takes a page in memory out, any of them, of a VM that ends or is parked.
+    pub fn pop_resident(&mut self) -> Option<Resident> {
+        self.residents.pop()
+    }
+}

@@ -1,0 +1,202 @@
+//! The table of all VMs of a core, by number.
+
+use crate::memory::Memory;
+use crate::pack::Pack;
+use crate::swap::Handle;
+use crate::vm::{Sleeper, Stub, Vm};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use hal::Hardware;
+
+/// What is at a number.
+enum Slot<H: Hardware> {
+    /// Nothing, or a VM that is taken out.
+    Empty,
+    /// A VM.
+    Resident(Box<Vm<H>>),
+    /// A VM that is parked, or was when it ended.
+    Parked(Box<Stub>),
+}
+
+/// All VMs of a core, by number.
+///
+/// A VM that is being worked on is taken out and put back: whoever holds it may change it and use the table at
+/// the same time, and finds an empty place where it was.
+pub struct Vms<H: Hardware> {
+    slots: Vec<Slot<H>>,
+    /// Whether reclaim's clock has that number, one bit each.
+    clock: Vec<u64>,
+    count: u32,
+    parked: u32,
+    private_pages: u64,
+    table_pages: u64,
+}
+
+impl<H: Hardware> Vms<H> {
+    pub const fn new() -> Self {
+        Self { slots: Vec::new(), clock: Vec::new(), count: 0, parked: 0, private_pages: 0, table_pages: 0 }
+    }
+
+    /// VMs that exist, ended ones included.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// VMs that are parked.
+    pub const fn parked(&self) -> u32 {
+        self.parked
+    }
+
+    /// Pages that are one VM's alone, and pages of page tables, of all VMs that are not taken out.
+    pub const fn pages(&self) -> (u64, u64) {
+        (self.private_pages, self.table_pages)
+    }
+
+    pub fn get(&self, number: u32) -> Option<&Vm<H>> {
+        match self.slots.get(number as usize)? {
+            Slot::Resident(vm) => Some(vm),
+            _ => None,
+        }
+    }
+
+    pub fn get_mut(&mut self, number: u32) -> Option<&mut Vm<H>> {
+        match self.slots.get_mut(number as usize)? {
+            Slot::Resident(vm) => Some(vm),
+            _ => None,
+        }
+    }
+
+    pub fn stub(&self, number: u32) -> Option<&Stub> {
+        match self.slots.get(number as usize)? {
+            Slot::Parked(stub) => Some(stub),
+            _ => None,
+        }
+    }
+
+    pub fn stub_mut(&mut self, number: u32) -> Option<&mut Stub> {
+        match self.slots.get_mut(number as usize)? {
+            Slot::Parked(stub) => Some(stub),
+            _ => None,
+        }
+    }
+
+    /// Whether a number is taken. The VM that is taken out now must not be asked for.
+    pub fn exists(&self, number: u32) -> bool {
+        !matches!(self.slots.get(number as usize), None | Some(Slot::Empty))
+    }
+
+    /// Takes a VM out, to be worked on.
+    pub fn take(&mut self, number: u32) -> Option<Box<Vm<H>>> {
+        let slot = self.slots.get_mut(number as usize)?;
+        match core::mem::replace(slot, Slot::Empty) {
+            Slot::Resident(vm) => Some(vm),
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    /// Puts a VM back that was taken, and brings the totals up to date.
+    pub fn put(&mut self, mut vm: Box<Vm<H>>) {
+        let (private, tables) = vm.memory.as_ref().map_or((0, 0), |m| (m.private_pages(), m.table_pages()));
+        let (old_private, old_tables) = core::mem::replace(&mut vm.accounted, (private, tables));
+        self.account((old_private, old_tables), (private, tables));
+        if let Some(slot) = self.slots.get_mut(vm.number as usize) {
+            *slot = Slot::Resident(vm);
+        }
+    }
+
+    fn account(&mut self, old: (u32, u32), new: (u32, u32)) {
+        self.private_pages = self.private_pages.saturating_add(u64::from(new.0)).saturating_sub(u64::from(old.0));
+        self.table_pages = self.table_pages.saturating_add(u64::from(new.1)).saturating_sub(u64::from(old.1));
+    }
+
+    /// Takes a parked VM out.
+    pub fn take_stub(&mut self, number: u32) -> Option<Box<Stub>> {
+        let slot = self.slots.get_mut(number as usize)?;
+        match core::mem::replace(slot, Slot::Empty) {
+            Slot::Parked(stub) => {
+                if stub.state != Sleeper::Ended {
+                    self.parked = self.parked.saturating_sub(1);
+                }
+                Some(stub)
+            }
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    /// Puts a VM that is parked into the place of the VM that was taken out.
+    pub fn put_stub(&mut self, stub: Box<Stub>) {
+        if let Some(slot) = self.slots.get_mut(stub.number as usize) {
+            if stub.state != Sleeper::Ended {
+                self.parked = self.parked.saturating_add(1);
+            }
+            *slot = Slot::Parked(stub);
+        }
+    }
+
+    /// A VM that was taken out goes elsewhere: its pages are in the totals no more.
+    pub fn forget(&mut self, vm: &mut Vm<H>) {
+        let old = core::mem::take(&mut vm.accounted);
+        self.account(old, (0, 0));
+    }
+
+    /// Adds a new VM, whose number must be free.
+    pub fn insert(&mut self, vm: Box<Vm<H>>) {
+        let number = vm.number as usize;
+        if self.slots.len() <= number {
+            self.slots.resize_with(number.saturating_add(1), || Slot::Empty);
+            self.clock.resize(number / 64 + 1, 0);
+        }
+        self.count = self.count.saturating_add(1);
+        self.put(vm);
+    }
+
+    /// Removes what is at a number for good.
+    pub fn remove(&mut self, number: u32) -> Option<Box<Vm<H>>> {
+        let mut vm = self.take(number)?;
+        self.forget(&mut vm);
+        self.count = self.count.saturating_sub(1);
+        Some(vm)
+    }
+
+    /// Removes a parked VM for good.
+    pub fn remove_stub(&mut self, number: u32) -> Option<Box<Stub>> {
+        let stub = self.take_stub(number)?;
+        self.count = self.count.saturating_sub(1);
+        Some(stub)
+    }
+
+    /// Notes that reclaim's clock has a number. False if it had it.
+    pub fn join_clock(&mut self, number: u32) -> bool {
+        let Some(word) = self.clock.get_mut(number as usize / 64) else { return false };
+        let bit = 1u64 << (number % 64);
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    /// Notes that reclaim's clock has a number no more.
+    pub fn leave_clock(&mut self, number: u32) {
+        if let Some(word) = self.clock.get_mut(number as usize / 64) {
+            *word &= !(1u64 << (number % 64));
+        }
+    }
+
+    /// A pack of a VM, if it is still that one.
+    pub fn pack(&mut self, handle: Handle) -> Option<&mut Pack> {
+        let pack = match (self.slots.get_mut(handle.vm as usize)?, handle.pack) {
+            (Slot::Resident(vm), Some(number)) => {
+                vm.memory.as_mut().map(|Memory { packs, .. }| packs)?.get_mut(number as usize)?.as_mut()?
+            }
+            (Slot::Parked(stub), None) => &mut stub.head,
+            (Slot::Parked(stub), Some(_)) => stub.kept.iter_mut().find(|pack| pack.epoch == handle.epoch)?,
+            _ => return None,
+        };
+        (pack.epoch == handle.epoch).then_some(pack)
+    }
+}
