@@ -53,8 +53,9 @@ fn a_frame_wakes_a_parked_vm_and_is_delivered_and_its_memory_is_intact() {
         runners[1].run(&mut lab, 1, expect(1, pages));
         assert!(lab.is_parked(2), "{tier:?}: nobody else is woken");
         let status = lab.status();
-        let wakes = (status.wakes_memory > 0, status.wakes_disk > 0);
-        assert_eq!(wakes, (tier == Tier::Memory, tier == Tier::Disk), "{tier:?}, {pages} pages");
+        // The many pages of the second VM go to the disk in any case, and take the first one's record along.
+        let is_on_disk = tier == Tier::Disk || pages > 10;
+        assert_eq!((status.wakes_memory, status.wakes_disk), if is_on_disk { (0, 1) } else { (1, 0) }, "{tier:?}");
         runners[2].run(&mut lab, 2, expect(2, pages));
     }
 }

@@ -324,7 +324,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             self.timers.clear(deadline, vm.number);
         }
         vm.state = State::Runnable;
-        vm.wants_park = false;
+        vm.wants_park = None;
         if !vm.is_queued {
             vm.is_queued = true;
             self.scheduler.enqueue(vm.number);

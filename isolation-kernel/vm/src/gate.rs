@@ -380,13 +380,15 @@ impl<'b, H: Hardware> Core<'b, H> {
     fn park_for(&mut self, number: u32, tier: Tier) -> Result<Answer<'b>, GateError> {
         let result = match self.vms.stub(number).map(|stub| stub.state) {
             Some(Sleeper::Ended) => Err(NotNow::Unfit),
-            Some(_) => Ok(()),
+            Some(_) => {
+                if tier == Tier::Disk {
+                    self.swap.hurry();
+                }
+                Ok(())
+            }
             None if !self.vms.exists(number) => return Err(GateError::NoSuchVm),
-            None => self.park(number),
+            None => self.park(number, tier),
         };
-        if tier == Tier::Disk {
-            self.swap.hurry();
-        }
         match result {
             Ok(()) | Err(NotNow::Later) => Ok(Answer::Done),
             Err(NotNow::NoMemory) => Err(GateError::NoMemory),

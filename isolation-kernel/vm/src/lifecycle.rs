@@ -9,7 +9,7 @@ use crate::memory::{Absent, Memory};
 use crate::pack::Pack;
 use crate::report;
 use crate::swap::Place;
-use crate::vm::{Indices, Sleeper, State, Vm};
+use crate::vm::{Account, Indices, Sleeper, State, Vm};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use hal::{Hardware, NoMemory, PAGE_SIZE, Registers};
@@ -87,7 +87,7 @@ impl<H: Hardware> Core<'_, H> {
             is_embryo: birth.identity == Identity::Nobody,
             is_admitted: false,
             has_run: false,
-            wants_park: false,
+            wants_park: None,
             registers: template.registers,
             vector: template.vector.clone(),
             memory_pages: birth.memory_pages,
@@ -107,7 +107,7 @@ impl<H: Hardware> Core<'_, H> {
             console: Bucket::new(CONSOLE_RATE, now),
             last_spoof_event: None,
             counters: Counters::default(),
-            accounted: (0, 0),
+            accounted: Account::default(),
         }))
     }
 

@@ -9,8 +9,9 @@ use crate::delta::Place;
 use crate::fixed::FixedPages;
 use crate::memory::Memory;
 use crate::pack::{PACK_PAGES, Pack, Packer, Span, Squeezed, Writer};
+use crate::reclaim::WAKE_ROOM;
 use crate::swap::{self, Handle, Stored, Swap};
-use crate::vm::{Indices, Sleeper, State, Stub, Vm};
+use crate::vm::{Account, Indices, Sleeper, State, Stub, Vm};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -20,6 +21,7 @@ use policy::extents::Extent;
 use serde::{Deserialize, Serialize};
 use virtual_isa::control::{self, Pending};
 use virtual_isa::exception::{Cause, SwapError};
+use virtual_isa::gate::Tier;
 
 /// Version of the record's encoding.
 const VERSION: u8 = 1;
@@ -151,13 +153,13 @@ impl<H: Hardware> Vm<H> {
 }
 
 impl<H: Hardware> Core<'_, H> {
-    /// Parks a VM.
+    /// Parks a VM, at once or when those of its pages are on disk that do not go into its record.
     ///
     /// # Errors
     /// Why not; then it is as it was, but may have lost page tables and cold pages.
-    pub(crate) fn park(&mut self, number: u32) -> Result<(), NotNow> {
+    pub(crate) fn park(&mut self, number: u32, tier: Tier) -> Result<(), NotNow> {
         let mut vm = self.vms.take(number).ok_or(NotNow::Unfit)?;
-        let result = self.try_park(&mut vm);
+        let result = self.try_park(&mut vm, tier);
         match result {
             Ok(stub) => {
                 self.vms.forget(&mut vm);
@@ -167,6 +169,9 @@ impl<H: Hardware> Core<'_, H> {
                 let (handle, place) = (Handle { vm: number, pack: None, epoch: stub.head.epoch }, stub.head.disk);
                 self.vms.put_stub(stub);
                 self.swap.enqueue(handle, place);
+                if tier == Tier::Disk {
+                    self.swap.hurry();
+                }
                 self.parks += 1;
                 Ok(())
             }
@@ -186,11 +191,11 @@ impl<H: Hardware> Core<'_, H> {
         fixed.release(&mut self.hw);
     }
 
-    fn try_park(&mut self, vm: &mut Vm<H>) -> Result<Box<Stub>, NotNow> {
+    fn try_park(&mut self, vm: &mut Vm<H>, tier: Tier) -> Result<Box<Stub>, NotNow> {
         if !vm.is_quiet(&self.hw) {
             return Err(NotNow::Unfit);
         }
-        self.shed(vm)?;
+        self.shed(vm, tier)?;
         let memory = vm.memory.as_mut().ok_or(NotNow::Unfit)?;
         if let Some(space) = memory.take_space() {
             self.hw.destroy_space(space);
@@ -210,7 +215,7 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// Moves pages out of the way of a head: those that were not used lately, and those that are too many.
-    fn shed(&mut self, vm: &mut Vm<H>) -> Result<(), NotNow> {
+    fn shed(&mut self, vm: &mut Vm<H>, tier: Tier) -> Result<(), NotNow> {
         for _ in 0..MAX_SHED_PACKS {
             let memory = vm.memory.as_ref().ok_or(NotNow::Unfit)?;
             let residents = memory.delta.residents();
@@ -232,8 +237,7 @@ impl<H: Hardware> Core<'_, H> {
         if memory.delta.nr_residents() <= MAX_HEAD_PAGES && memory.packs.iter().flatten().all(is_settled) {
             return Ok(());
         }
-        if !vm.wants_park {
-            vm.wants_park = true;
+        if vm.wants_park.replace(tier).is_none() {
             self.parking.push_back(vm.number);
         }
         self.swap.hurry();
@@ -245,9 +249,7 @@ impl<H: Hardware> Core<'_, H> {
         let mut any = false;
         for _ in 0..self.parking.len().min(MAX_PARKING_A_TURN) {
             let Some(number) = self.parking.pop_front() else { break };
-            if !self.vms.get(number).is_some_and(|vm| vm.wants_park) {
-                continue;
-            }
+            let Some(tier) = self.vms.get(number).and_then(|vm| vm.wants_park) else { continue };
             let is_waiting = |pack: &Pack| matches!(pack.disk, swap::Place::Reserved(_) | swap::Place::Writing(_));
             let memory = self.vms.get(number).and_then(|vm| vm.memory.as_ref());
             if memory.is_some_and(|memory| memory.packs.iter().flatten().any(is_waiting)) {
@@ -255,13 +257,9 @@ impl<H: Hardware> Core<'_, H> {
                 continue;
             }
             if let Some(vm) = self.vms.get_mut(number) {
-                vm.wants_park = false;
+                vm.wants_park = None;
             }
-            let result = self.park(number);
-            if result.is_ok() {
-                self.swap.hurry();
-            }
-            any |= matches!(result, Ok(()) | Err(NotNow::Later));
+            any |= matches!(self.park(number, tier), Ok(()) | Err(NotNow::Later));
         }
         any
     }
@@ -390,7 +388,7 @@ impl<H: Hardware> Core<'_, H> {
     /// Makes a VM whole again whose head is in memory.
     fn unpark(&mut self, number: u32) {
         let Some(mut stub) = self.vms.take_stub(number) else { return };
-        let needed = u64::from(stub.own_pages.min(64)).saturating_add(4);
+        let needed = u64::from(stub.own_pages).saturating_add(4).min(WAKE_ROOM);
         if self.is_heap_short(2) || self.hw.free_pages() < self.marks.critical.saturating_add(needed) {
             self.vms.put_stub(stub);
             self.starved.push_back(number);
@@ -458,7 +456,7 @@ impl<H: Hardware> Core<'_, H> {
             is_embryo: false,
             is_admitted: true,
             has_run: false,
-            wants_park: false,
+            wants_park: None,
             registers: registers(record.registers),
             vector,
             memory_pages: stub.memory_pages,
@@ -478,7 +476,7 @@ impl<H: Hardware> Core<'_, H> {
             console: stub.console,
             last_spoof_event: None,
             counters: stub.counters,
-            accounted: (0, 0),
+            accounted: Account::default(),
         };
         vm.set_pending(&mut self.hw, stub.pending);
         Ok(Box::new(vm))

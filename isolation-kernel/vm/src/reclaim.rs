@@ -11,10 +11,11 @@ use crate::pack::{PACK_PAGES, Span, Squeezed, Writer};
 use crate::park::NotNow;
 use crate::swap::{self, Handle};
 use crate::template::NOBODY;
-use crate::vm::{State, Vm};
+use crate::vm::{Account, State, Vm};
 use hal::{Hardware, Page, Ppn};
 use policy::reclaim::{Claim, is_over_share, may_take, victim};
 use virtual_isa::exception::Cause;
+use virtual_isa::gate::Tier;
 use virtual_isa::limits::MAX_PAGES_PER_STEP;
 
 /// VMs that lose memory in one turn of the loop.
@@ -28,6 +29,9 @@ pub const HEAVIEST: usize = 8;
 
 /// A VM that has not run for so long is idle.
 const IDLE_NS: u64 = 20_000_000;
+
+/// Most free pages that a parked VM waits for before it is made whole, besides those that are the kernel's own.
+pub const WAKE_ROOM: u64 = 68;
 
 /// Bytes of room that the kernel's heap is to have for each page of the machine: one in 256.
 const HEAP_RESERVE_BYTES_A_PAGE: u64 = 16;
@@ -45,7 +49,8 @@ impl<H: Hardware> Core<'_, H> {
 
     /// What a VM claims of memory.
     fn claim(&self, vm: &Vm<H>) -> Claim {
-        let pages = vm.memory.as_ref().map_or(0, |m| m.private_pages().saturating_add(m.table_pages()));
+        let Account { private, tables, .. } = vm.account();
+        let pages = private.saturating_add(tables);
         let active = if self.is_idle(vm) { 0 } else { vm.activity.max(1) };
         Claim { shares: vm.shares, pages, minimum: vm.minimum_pages, active }
     }
@@ -56,12 +61,20 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Whether a VM may have more pages now.
     pub(crate) fn may_grow(&self, vm: &Vm<H>) -> bool {
-        let free = self.hw.free_pages();
-        if free >= self.marks.minimum || vm.is_privileged {
+        let (free, available) = (self.hw.free_pages(), self.available_pages());
+        if available >= self.marks.minimum || vm.is_privileged {
             return true;
         }
-        let is_over = is_over_share(&self.claim(vm), self.total_shares, self.hw.total_pages());
-        may_take(free, &self.marks, is_over)
+        let claim = self.claim(vm);
+        let is_over = is_over_share(&claim, self.total_shares, self.hw.total_pages());
+        // What is owed to others is not there for who has what was promised to it.
+        may_take(if claim.pages < claim.minimum { free } else { available }, &self.marks, is_over)
+    }
+
+    /// Free pages that are not owed to a VM. Pages that were lent can be had back while there is room on the disk.
+    fn available_pages(&self) -> u64 {
+        let owed = if self.swap.has_room() { 0 } else { self.vms.owed_pages() };
+        self.hw.free_pages().saturating_sub(owed)
     }
 
     /// Remembers a VM that has become heavy.
@@ -91,8 +104,14 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Reclaims some memory if there is too little. Returns whether it got any.
     pub(crate) fn reclaim(&mut self) -> bool {
-        let free = self.hw.free_pages();
-        self.is_reclaiming = free < if self.is_reclaiming { self.marks.high } else { self.marks.low };
+        let free = self.available_pages();
+        let level = match (self.starved.is_empty(), self.is_reclaiming) {
+            // One of those may be a VM to be made whole, which takes much at once.
+            (false, _) => self.marks.high + WAKE_ROOM,
+            (true, true) => self.marks.high,
+            (true, false) => self.marks.low,
+        };
+        self.is_reclaiming = free < level;
         let is_heap_short = self.is_heap_short(1);
         if !self.is_reclaiming && !is_heap_short {
             return false;
@@ -118,7 +137,7 @@ impl<H: Hardware> Core<'_, H> {
 
     fn park_idle(&mut self) -> bool {
         let Some(number) = self.choose() else { return false };
-        self.vms.get(number).is_some_and(|vm| vm.may_park(&self.hw)) && self.park(number).is_ok()
+        self.vms.get(number).is_some_and(|vm| vm.may_park(&self.hw)) && self.park(number, Tier::Memory).is_ok()
     }
 
     fn take_from_victim(&mut self) -> bool {
@@ -126,7 +145,7 @@ impl<H: Hardware> Core<'_, H> {
         let Some(vm) = self.vms.get(number) else { return false };
         let is_idle = self.is_idle(vm);
         if is_idle && vm.may_park(&self.hw) {
-            return matches!(self.park(number), Ok(()) | Err(NotNow::Later));
+            return matches!(self.park(number, Tier::Memory), Ok(()) | Err(NotNow::Later));
         }
         let Some(mut vm) = self.vms.take(number) else { return false };
         let any = (is_idle && self.drop_tables(&mut vm)) || self.page_out(&mut vm).is_ok();

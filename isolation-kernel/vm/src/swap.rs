@@ -24,8 +24,15 @@ const MAX_WRITES: usize = 4;
 /// Smallest disk that is used.
 const MIN_BLOCKS: u64 = 64;
 
-/// After a write that failed nothing is written for so long.
-const WRITE_PAUSE_NS: u64 = 10_000_000;
+/// After a write that failed nothing is written for so long, and twice as long after each that follows, up to the
+/// second of these.
+const WRITE_PAUSE_NS: (u64, u64) = (1_000_000, 1_000_000_000);
+
+/// Runs of blocks that could not be written and are left alone for now.
+const MAX_BAD: usize = 64;
+
+/// The disk has room for more while so many blocks are free.
+const ROOM_BLOCKS: u32 = 32;
 
 /// Packs read back ahead of use that are remembered.
 const MAX_CACHED: usize = 1024;
@@ -101,6 +108,8 @@ pub struct Swap {
     next_ticket: u64,
     /// Packs to be written, in the order in which they were made.
     writes: VecDeque<Handle>,
+    /// Blocks that could not be written. They are tried again when as many others have failed.
+    bad: VecDeque<Extent>,
     /// Packs for which there was no room on disk.
     homeless: VecDeque<Handle>,
     /// Packs to be read, first come first served.
@@ -114,6 +123,8 @@ pub struct Swap {
     pub urgent: usize,
     /// Nothing is written before this time.
     pub resume_writes_at: Nanos,
+    /// How long nothing is written after the next failure.
+    write_pause_ns: u64,
     /// Pages that hold packs.
     pub packed_pages: u64,
     pub figures: Figures,
@@ -141,6 +152,7 @@ impl Swap {
             next_epoch: 1,
             next_ticket: 1,
             writes: VecDeque::new(),
+            bad: VecDeque::new(),
             homeless: VecDeque::new(),
             reads: VecDeque::new(),
             flights: HashMap::new(),
@@ -149,6 +161,7 @@ impl Swap {
             cached: VecDeque::new(),
             urgent: 0,
             resume_writes_at: Nanos(0),
+            write_pause_ns: WRITE_PAUSE_NS.0,
             packed_pages: 0,
             figures: Figures::default(),
             #[cfg(feature = "planted-defects")]
@@ -171,7 +184,8 @@ impl Swap {
 
     /// Blocks there are, and blocks in use.
     pub fn blocks(&self) -> (u64, u64) {
-        (u64::from(self.extents.total()), u64::from(self.extents.used()))
+        let bad: u64 = self.bad.iter().map(|extent| u64::from(extent.count)).sum();
+        (u64::from(self.extents.total()), u64::from(self.extents.used()).saturating_sub(bad))
     }
 
     /// Makes a pack of these pages, with room on disk if there is any.
@@ -190,7 +204,14 @@ impl Swap {
 
     fn reserve(&mut self, nr_pages: usize) -> Place {
         let count = u32::try_from(nr_pages).unwrap_or(u32::MAX);
-        self.extents.allocate(count).map_or(Place::Nowhere, Place::Reserved)
+        loop {
+            if let Some(extent) = self.extents.allocate(count) {
+                return Place::Reserved(extent);
+            }
+            // Better blocks that failed once than none.
+            let Some(bad) = self.bad.pop_front() else { return Place::Nowhere };
+            self.extents.free(bad);
+        }
     }
 
     /// A pack has been made and can be written when memory is short, if there is room on disk.
@@ -227,6 +248,21 @@ impl Swap {
             Place::Nowhere | Place::Writing(_) => {}
             Place::Reserved(extent) => drop(self.extents.free(extent)),
             Place::Stored(stored) | Place::Reading(stored) => drop(self.extents.free(extent_of(stored))),
+        }
+    }
+
+    /// Whether more can be moved to the disk.
+    pub const fn has_room(&self) -> bool {
+        self.extents.total().saturating_sub(self.extents.used()) >= ROOM_BLOCKS
+    }
+
+    /// Leaves blocks alone that could not be written.
+    fn shun(&mut self, extent: Extent) {
+        self.bad.push_back(extent);
+        if self.bad.len() > MAX_BAD
+            && let Some(oldest) = self.bad.pop_front()
+        {
+            self.extents.free(oldest);
         }
     }
 
@@ -469,9 +505,13 @@ impl<H: Hardware> Core<'_, H> {
         let mut pages = pages.into_iter();
         if result.is_err() {
             self.swap.figures.errors += 1;
-            self.swap.resume_writes_at = self.hw.now().after(WRITE_PAUSE_NS);
+            self.swap.resume_writes_at = self.hw.now().after(self.swap.write_pause_ns);
+            self.swap.write_pause_ns = self.swap.write_pause_ns.saturating_mul(2).min(WRITE_PAUSE_NS.1);
             let block = packs.first().map_or(0, |&(_, stored)| u64::from(stored.first));
             self.post_event(Event::SwapFailed { block, is_write: true });
+        }
+        if result.is_ok() {
+            self.swap.write_pause_ns = WRITE_PAUSE_NS.0;
         }
         for (handle, stored) in packs {
             let own: Vec<Page> = pages.by_ref().take(stored.count as usize).collect();
@@ -485,7 +525,7 @@ impl<H: Hardware> Core<'_, H> {
             let place = match result {
                 Ok(()) => Place::Stored(stored),
                 Err(_) => {
-                    self.swap.extents.free(extent);
+                    self.swap.shun(extent);
                     self.swap.reserve(own.len())
                 }
             };
@@ -500,6 +540,9 @@ impl<H: Hardware> Core<'_, H> {
             }
             self.swap.release_pages(&mut self.hw, release);
             self.swap.enqueue(handle, place);
+            if result.is_err() {
+                self.swap.hurry();
+            }
             if self.is_awaited(handle) {
                 self.arrived(handle);
             }

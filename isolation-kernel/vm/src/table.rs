@@ -3,7 +3,7 @@
 use crate::memory::Memory;
 use crate::pack::Pack;
 use crate::swap::Handle;
-use crate::vm::{Sleeper, Stub, Vm};
+use crate::vm::{Account, Sleeper, Stub, Vm};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use hal::Hardware;
@@ -30,11 +30,20 @@ pub struct Vms<H: Hardware> {
     parked: u32,
     private_pages: u64,
     table_pages: u64,
+    owed_pages: u64,
 }
 
 impl<H: Hardware> Vms<H> {
     pub const fn new() -> Self {
-        Self { slots: Vec::new(), clock: Vec::new(), count: 0, parked: 0, private_pages: 0, table_pages: 0 }
+        Self {
+            slots: Vec::new(),
+            clock: Vec::new(),
+            count: 0,
+            parked: 0,
+            private_pages: 0,
+            table_pages: 0,
+            owed_pages: 0,
+        }
     }
 
     /// VMs that exist, ended ones included.
@@ -50,6 +59,11 @@ impl<H: Hardware> Vms<H> {
     /// Pages that are one VM's alone, and pages of page tables, of all VMs that are not taken out.
     pub const fn pages(&self) -> (u64, u64) {
         (self.private_pages, self.table_pages)
+    }
+
+    /// Pages that VMs do not have of the minimums that were promised to them.
+    pub const fn owed_pages(&self) -> u64 {
+        self.owed_pages
     }
 
     pub fn get(&self, number: u32) -> Option<&Vm<H>> {
@@ -99,17 +113,21 @@ impl<H: Hardware> Vms<H> {
 
     /// Puts a VM back that was taken, and brings the totals up to date.
     pub fn put(&mut self, mut vm: Box<Vm<H>>) {
-        let (private, tables) = vm.memory.as_ref().map_or((0, 0), |m| (m.private_pages(), m.table_pages()));
-        let (old_private, old_tables) = core::mem::replace(&mut vm.accounted, (private, tables));
-        self.account((old_private, old_tables), (private, tables));
+        let new = vm.account();
+        let old = core::mem::replace(&mut vm.accounted, new);
+        self.account(old, new);
         if let Some(slot) = self.slots.get_mut(vm.number as usize) {
             *slot = Slot::Resident(vm);
         }
     }
 
-    fn account(&mut self, old: (u32, u32), new: (u32, u32)) {
-        self.private_pages = self.private_pages.saturating_add(u64::from(new.0)).saturating_sub(u64::from(old.0));
-        self.table_pages = self.table_pages.saturating_add(u64::from(new.1)).saturating_sub(u64::from(old.1));
+    fn account(&mut self, old: Account, new: Account) {
+        let change = |total: &mut u64, old: u32, new: u32| {
+            *total = total.saturating_add(u64::from(new)).saturating_sub(u64::from(old));
+        };
+        change(&mut self.private_pages, old.private, new.private);
+        change(&mut self.table_pages, old.tables, new.tables);
+        change(&mut self.owed_pages, old.owed, new.owed);
     }
 
     /// Takes a parked VM out.
@@ -119,6 +137,7 @@ impl<H: Hardware> Vms<H> {
             Slot::Parked(stub) => {
                 if stub.state != Sleeper::Ended {
                     self.parked = self.parked.saturating_sub(1);
+                    self.owed_pages = self.owed_pages.saturating_sub(u64::from(stub.minimum_pages));
                 }
                 Some(stub)
             }
@@ -134,6 +153,7 @@ impl<H: Hardware> Vms<H> {
         if let Some(slot) = self.slots.get_mut(stub.number as usize) {
             if stub.state != Sleeper::Ended {
                 self.parked = self.parked.saturating_add(1);
+                self.owed_pages = self.owed_pages.saturating_add(u64::from(stub.minimum_pages));
             }
             *slot = Slot::Parked(stub);
         }
@@ -142,7 +162,7 @@ impl<H: Hardware> Vms<H> {
     /// A VM that was taken out goes elsewhere: its pages are in the totals no more.
     pub fn forget(&mut self, vm: &mut Vm<H>) {
         let old = core::mem::take(&mut vm.accounted);
-        self.account(old, (0, 0));
+        self.account(old, Account::default());
     }
 
     /// Adds a new VM, whose number must be free.

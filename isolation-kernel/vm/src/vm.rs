@@ -12,7 +12,7 @@ use policy::bucket::Bucket;
 use policy::extents::Extent;
 use virtual_isa::control;
 use virtual_isa::exception::Ring;
-use virtual_isa::gate::Counters;
+use virtual_isa::gate::{Counters, Tier};
 
 /// Where a VM is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,8 @@ pub struct Vm<H: Hardware> {
     pub is_admitted: bool,
     /// Whether it has run since it was created or woke.
     pub has_run: bool,
-    /// Whether it is parked as soon as its packs are on disk.
-    pub wants_park: bool,
+    /// Where it is parked as soon as its packs are on disk.
+    pub wants_park: Option<Tier>,
     pub registers: Registers,
     pub vector: VectorState,
     pub memory_pages: u32,
@@ -90,8 +90,19 @@ pub struct Vm<H: Hardware> {
     pub console: Bucket,
     pub last_spoof_event: Option<Nanos>,
     pub counters: Counters,
-    /// Private pages and pages of tables that are in the machine's totals.
-    pub accounted: (u32, u32),
+    /// Its part in the machine's totals.
+    pub accounted: Account,
+}
+
+/// A VM's part in the machine's totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Pages that are its alone.
+    pub private: u32,
+    /// Pages of its page tables.
+    pub tables: u32,
+    /// Pages that it does not have of the minimum that was promised to it.
+    pub owed: u32,
 }
 
 /// What a parked VM does.
@@ -202,6 +213,14 @@ impl<H: Hardware> Vm<H> {
             head_at: control::COMPLETION_HEAD,
             tail_at: control::COMPLETION_TAIL,
         })
+    }
+
+    /// What it has, and what is owed to it.
+    pub fn account(&self) -> Account {
+        let (private, tables) = self.memory.as_ref().map_or((0, 0), |m| (m.private_pages(), m.table_pages()));
+        let is_promised = self.is_admitted && self.state != State::Ended;
+        let promised = if is_promised { self.minimum_pages } else { 0 };
+        Account { private, tables, owed: promised.saturating_sub(private.saturating_add(tables)) }
     }
 
     /// Sets pending bits in its control page.
