@@ -51,6 +51,7 @@ pub struct PendingCreate {
 }
 
 /// What an operation comes to.
+#[expect(clippy::large_enum_variant, reason = "it is on the stack, once")]
 enum Outcome<'a> {
     Done(Result<Answer<'a>, GateError>),
     /// The completion comes later.
