@@ -60,9 +60,14 @@ pub trait Pages {
     /// Bytes in use on the kernel's own heap.
     fn heap_bytes(&self) -> u64;
 
-    /// Bytes that the kernel's heap can still hand out, about; more than there is memory if it has no bound.
+    /// Bytes that the kernel's heap can grow by; more than there is memory if it has no bound.
     fn heap_room(&self) -> u64 {
         u64::MAX
+    }
+
+    /// Lets the kernel's heap grow by a page, for good.
+    fn give_to_heap(&mut self, page: Page) {
+        self.release(page);
     }
 
     /// Copies bytes out of a page.

@@ -104,6 +104,13 @@ impl Frames {
         self.nr_free += 1;
     }
 
+    /// Lets a page go for good: it is in no list afterwards.
+    pub fn give_away(&mut self, page: Page) -> Mpn {
+        let page = page.mpn();
+        self.note_released(page);
+        page
+    }
+
     /// Gives many pages back in one step.
     pub fn retire(&mut self, mut pages: Vec<Page>) {
         if pages.len() <= 8 || self.retired.try_reserve(1).is_err() {

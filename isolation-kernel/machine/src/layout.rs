@@ -3,6 +3,7 @@
 //! | from | what |
 //! |---|---|
 //! | `0xffff_8000_0000_0000` | direct map: physical address 0 and on; RAM, and the device registers in use |
+//! | `0xffff_ffc0_0000_0000` | the part of the kernel's heap that is made of single pages |
 //! | `0xffff_ffff_8000_0000` | the kernel itself, at its physical address plus this |
 
 /// First address of the direct map.
@@ -10,6 +11,13 @@ pub const DIRECT_BASE: u64 = 0xffff_8000_0000_0000;
 
 /// The kernel's addresses are its physical ones plus this.
 pub const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
+
+/// First address of the heap's window. It shares its top table entry with the kernel, so that every space sees it
+/// grow.
+pub const HEAP_BASE: u64 = 0xffff_ffc0_0000_0000;
+
+/// Most bytes of it.
+pub const HEAP_LIMIT: u64 = 128 << 30;
 
 /// First physical address the direct map cannot reach: it ends where the kernel's own 512 GiB begin.
 pub const DIRECT_LIMIT: u64 = 0xffff_ff80_0000_0000 - DIRECT_BASE;
@@ -27,6 +35,7 @@ pub fn direct(physical: u64) -> *mut u8 {
 /// The physical address of something in the direct map or the kernel itself.
 pub fn physical_of(pointer: *const u8) -> u64 {
     let address = pointer as u64;
+    debug_assert!(!(HEAP_BASE..HEAP_BASE + HEAP_LIMIT).contains(&address));
     if address >= KERNEL_BASE { address - KERNEL_BASE } else { address - DIRECT_BASE }
 }
 

@@ -68,6 +68,8 @@ mod frames;
 #[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
+mod heap;
+#[cfg(target_os = "none")]
 mod layout;
 #[cfg(target_os = "none")]
 mod machine;
@@ -101,9 +103,12 @@ pub use crate::{
     boot::{BootInfo, LoaderError},
     cpu::Features,
     guest::kernel_flags,
+    heap::{
+        claimed_bytes as heap_claimed_bytes, is_in_window as is_in_heap_window, room as heap_room,
+        used_bytes as heap_bytes,
+    },
     machine::{Config, Machine, StartError},
     panic::{die, refuse},
-    ram::{heap_bytes, heap_claimed_bytes},
     serial::{print, start as start_serial},
     space::{Space, rights_at},
     time::uptime_ns,

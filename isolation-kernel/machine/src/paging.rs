@@ -2,7 +2,7 @@
 
 use crate::layout::{DIRECT_BASE, DIRECT_LIMIT, KERNEL_BASE, PAGE, direct, guard_pages, symbol};
 use crate::memory_map::Range;
-use crate::{copy, ram};
+use crate::{copy, heap, ram};
 use core::sync::atomic::{AtomicU64, Ordering};
 use hal::NoMemory;
 use spin::Mutex;
@@ -38,10 +38,10 @@ pub const fn index(address: u64, level: u32) -> usize {
 }
 
 fn new_table() -> Result<u64, NoMemory> {
-    let page = ram::take_low(1).ok_or(NoMemory)?;
+    let page = ram::take_low(1).map(|range| range.start).or_else(heap::take_stocked).ok_or(NoMemory)?;
     // SAFETY: the page has just left the pool, and is in the direct map.
-    unsafe { copy::zero_page(direct(page.start)) };
-    Ok(page.start)
+    unsafe { copy::zero_page(direct(page)) };
+    Ok(page)
 }
 
 /// Maps `bytes` bytes (whole pages) in the kernel's half, with the largest pages that fit. What is mapped
@@ -146,6 +146,11 @@ pub fn map_device(phys: u64, bytes: u64) -> Result<*mut u8, NoMemory> {
 /// Maps memory that is not RAM to the kernel, such as the firmware's tables, to read it.
 pub fn map_firmware(phys: u64, bytes: u64) -> Result<*mut u8, NoMemory> {
     map_extra(phys, bytes, 0)
+}
+
+/// Maps a page in the heap's window. What maps nothing is never cached, so no processor has to be told.
+pub fn map_heap(at: u64, page: u64) -> Result<(), NoMemory> {
+    map(at, page, PAGE, PRESENT | ACCESSED | DIRTY | WRITE | NO_EXECUTE, 1)
 }
 
 fn map_extra(phys: u64, bytes: u64, bits: u64) -> Result<*mut u8, NoMemory> {

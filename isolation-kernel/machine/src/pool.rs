@@ -1,5 +1,6 @@
 //! Buffers for frames: made when they are first needed, then kept, up to a fixed number.
 
+use crate::heap::is_in_window;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::alloc::Layout;
@@ -50,12 +51,17 @@ impl FramePool {
     }
 }
 
-/// A zeroed buffer, or `None` if the heap has no room for one.
+/// A zeroed buffer, or `None` if the heap has no room for one where devices reach it.
 fn new_buffer() -> Option<Box<[u8; FRAME_CAPACITY]>> {
     let layout = Layout::new::<[u8; FRAME_CAPACITY]>();
     // SAFETY: the layout is not empty; a block of it that is all zero is a valid array.
     unsafe {
-        let block = alloc::alloc::alloc_zeroed(layout).cast::<[u8; FRAME_CAPACITY]>();
-        if block.is_null() { None } else { Some(Box::from_raw(block)) }
+        let block = alloc::alloc::alloc_zeroed(layout);
+        if is_in_window(block) {
+            // The card could not find it.
+            alloc::alloc::dealloc(block, layout);
+            return None;
+        }
+        if block.is_null() { None } else { Some(Box::from_raw(block.cast::<[u8; FRAME_CAPACITY]>())) }
     }
 }

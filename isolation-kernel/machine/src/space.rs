@@ -212,11 +212,15 @@ impl hal::Pages for Machine {
     }
 
     fn heap_bytes(&self) -> u64 {
-        crate::ram::heap_bytes()
+        crate::heap::used_bytes()
     }
 
     fn heap_room(&self) -> u64 {
-        crate::ram::heap_room()
+        crate::heap::room()
+    }
+
+    fn give_to_heap(&mut self, page: Page) {
+        crate::heap::stock(u64::from(self.frames.give_away(page).0) * PAGE);
     }
 
     #[inline]

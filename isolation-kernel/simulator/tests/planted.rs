@@ -23,15 +23,15 @@ fn is_found(defect: Defect) {
 
 #[test]
 fn a_reference_that_is_not_counted_is_found() {
-    is_found(Defect::SkipReference);
+    is_found(Defect::UncountedPage);
 }
 
 #[test]
 fn a_page_that_is_not_unmapped_is_found() {
-    is_found(Defect::SkipInvalidation);
+    is_found(Defect::KeptMapping);
 }
 
 #[test]
 fn a_checksum_that_is_not_compared_is_found() {
-    is_found(Defect::SkipChecksum);
+    is_found(Defect::UncheckedRead);
 }

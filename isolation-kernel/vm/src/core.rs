@@ -63,6 +63,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) gatekeeper: Gatekeeper,
     pub(crate) total_shares: u64,
     pub(crate) is_reclaiming: bool,
+    /// Whether memory is short and nobody has any to give.
+    pub(crate) is_stuck: bool,
     /// VMs in memory, as reclaim comes by them.
     pub(crate) clock: VecDeque<u32>,
     pub(crate) heaviest: heapless::Vec<u32, HEAVIEST>,
@@ -196,6 +198,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             gatekeeper,
             total_shares: 0,
             is_reclaiming: false,
+            is_stuck: false,
             clock: VecDeque::new(),
             heaviest: heapless::Vec::new(),
             parking: VecDeque::new(),

@@ -313,7 +313,7 @@ impl<S> Memory<S> {
         let Some(place) = self.packs.get_mut(number as usize) else { return };
         let Some(pack) = place else { return };
         pack.live = pack.live.saturating_sub(1);
-        let last = u32::from(swap.has(Defect::SkipReference));
+        let last = u32::from(swap.has(Defect::UncountedPage));
         if pack.live <= last
             && let Some(pack) = place.take()
         {
@@ -335,7 +335,7 @@ impl<S> Memory<S> {
     /// Takes a page out of memory: it is at `to` from now on.
     pub fn evict<H: Hardware<Space = S>>(&mut self, hw: &mut H, swap: &Swap, ppn: Ppn, to: Place) {
         if let Some(space) = &mut self.space
-            && !swap.has(Defect::SkipInvalidation)
+            && !swap.has(Defect::KeptMapping)
         {
             hw.unmap(space, ppn);
         }

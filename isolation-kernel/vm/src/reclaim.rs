@@ -33,11 +33,12 @@ const IDLE_NS: u64 = 20_000_000;
 /// Most free pages that a parked VM waits for before it is made whole, besides those that are the kernel's own.
 pub const WAKE_ROOM: u64 = 68;
 
-/// Bytes of room that the kernel's heap is to have for each page of the machine: one in 256.
+/// Bytes that the kernel's heap is to be able to grow by for each page of the machine: one in 256.
 const HEAP_RESERVE_BYTES_A_PAGE: u64 = 16;
 
-/// Packs may take one page in so many of memory before they are written without need.
-const PACKED_PART: u64 = 8;
+/// Packs may take one page in so many of memory before they go to disk: a VM takes some nine times less there than it
+/// takes awake, so that even a small part holds many.
+const PACKED_PART: u64 = 4;
 
 impl<H: Hardware> Core<'_, H> {
     /// A VM came into memory: reclaim looks at it from now on.
@@ -99,7 +100,7 @@ impl<H: Hardware> Core<'_, H> {
     pub(crate) fn should_write(&self) -> bool {
         let swap = &self.swap;
         let is_full = swap.packed_pages > self.hw.total_pages() / PACKED_PART;
-        (swap.urgent > 0 || self.is_reclaiming || is_full) && self.hw.now() >= swap.resume_writes_at
+        (swap.urgent > 0 || self.is_stuck || is_full) && self.hw.now() >= swap.resume_writes_at
     }
 
     /// Reclaims some memory if there is too little. Returns whether it got any.
@@ -112,8 +113,9 @@ impl<H: Hardware> Core<'_, H> {
             (true, false) => self.marks.low,
         };
         self.is_reclaiming = free < level;
-        let is_heap_short = self.is_heap_short(1);
+        let is_heap_short = self.is_heap_short(1) && !self.feed_heap();
         if !self.is_reclaiming && !is_heap_short {
+            self.is_stuck = false;
             return false;
         }
         let mut any = false;
@@ -122,12 +124,31 @@ impl<H: Hardware> Core<'_, H> {
             for _ in 0..VICTIMS_A_TURN {
                 any |= self.park_idle();
             }
-            return any;
+            if any {
+                return true;
+            }
         }
         for _ in 0..VICTIMS_A_TURN {
             any |= self.drop_cached() || self.take_from_victim() || self.house();
         }
+        // What is packed is all that is left to take.
+        self.is_stuck = !any;
         any
+    }
+
+    /// Lets the heap grow by pages that are free. Returns whether it has its reserve again.
+    fn feed_heap(&mut self) -> bool {
+        for _ in 0..MAX_PAGES_PER_STEP {
+            if !self.is_heap_short(1) {
+                return true;
+            }
+            if self.hw.free_pages() <= self.marks.minimum {
+                return false;
+            }
+            let Some(page) = self.hw.allocate() else { return false };
+            self.hw.give_to_heap(page);
+        }
+        !self.is_heap_short(1)
     }
 
     /// Whether the kernel's heap has less room than its reserve, or one in `part` of that.

@@ -84,11 +84,11 @@ enum Flight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
     /// A pack is dropped while a page of it is still needed.
-    SkipReference,
+    UncountedPage,
     /// A page is taken away from a VM without being unmapped.
-    SkipInvalidation,
+    KeptMapping,
     /// What is read from the disk is not compared with what was written.
-    SkipChecksum,
+    UncheckedRead,
 }
 
 /// Figures of the swap disk.
@@ -473,7 +473,7 @@ impl<H: Hardware> Core<'_, H> {
         self.swap.nr_reads -= 1;
         let checked = match result {
             Err(_) => Err(SwapError::Read),
-            Ok(()) if self.swap.has(Defect::SkipChecksum) => Ok(()),
+            Ok(()) if self.swap.has(Defect::UncheckedRead) => Ok(()),
             Ok(()) if self.packer.checksum(&self.hw, &pages, handle.epoch) == stored.sum => Ok(()),
             Ok(()) => Err(SwapError::Checksum),
         };

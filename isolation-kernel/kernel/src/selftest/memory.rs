@@ -190,13 +190,52 @@ pub fn exhaustion(machine: &mut Machine) -> Outcome {
     }
     let mut block = Vec::<u8>::new();
     check!(block.try_reserve(256 * 1024).is_ok(), "the heap has nothing once guests have all");
+    drop(block);
+    let has_all = machine.free_pages() == 0;
+    let mut nr_given = 0;
     while let Some(page) = last.take() {
         machine.read(page.mpn(), 0, &mut first_words);
         let next = u32::from_le_bytes(first_words);
-        machine.release(page);
+        if has_all && nr_given < HEAP_PAGES {
+            machine.give_to_heap(page);
+            nr_given += 1;
+        } else {
+            machine.release(page);
+        }
         nr_taken -= 1;
+        if has_all && nr_given == HEAP_PAGES {
+            scattered_heap()?;
+            nr_given += 1;
+        }
         last = (next != u32::MAX).then(|| Page::new(Mpn(next)));
     }
-    check!(nr_taken == 0 && machine.free_pages() == free, "{} pages free, were {free}", machine.free_pages());
+    let expected = free - nr_given.min(HEAP_PAGES);
+    check!(nr_taken == 0 && machine.free_pages() == expected, "{} pages free, not {expected}", machine.free_pages());
+    Ok(())
+}
+
+/// Pages that the heap gets of those that guests gave back.
+const HEAP_PAGES: u64 = 128;
+
+/// The heap uses what memory is left to it to the last, then pages that lie anywhere; it keeps what is in them.
+fn scattered_heap() -> Outcome {
+    const BLOCK: usize = 200 * 1024;
+    let mark = |n: usize| n.to_le_bytes()[0];
+    let mut blocks = Vec::<Vec<u8>>::new();
+    let most = usize::try_from(machine::heap_room()).unwrap_or(0) / BLOCK + 64;
+    check!(blocks.try_reserve(most).is_ok(), "no memory for a list of {most}");
+    while blocks.len() < most {
+        let mut block = Vec::new();
+        if block.try_reserve_exact(BLOCK).is_err() {
+            break;
+        }
+        block.resize(BLOCK, mark(blocks.len()));
+        blocks.push(block);
+    }
+    let nr_scattered = blocks.iter().filter(|block| machine::is_in_heap_window(block.as_ptr())).count();
+    check!(nr_scattered > 0, "none of {} blocks is made of single pages", blocks.len());
+    for (n, block) in blocks.iter().enumerate() {
+        check!(block.iter().all(|&byte| byte == mark(n)), "block {n} has changed");
+    }
     Ok(())
 }
