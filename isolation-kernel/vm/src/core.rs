@@ -63,8 +63,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) gatekeeper: Gatekeeper,
     pub(crate) total_shares: u64,
     pub(crate) is_reclaiming: bool,
-    /// Whether memory is short and nobody has any to give.
-    pub(crate) is_stuck: bool,
+    /// Turns in a row in which memory was short and nobody had any to give.
+    pub(crate) vain_turns: u32,
     /// VMs in memory, as reclaim comes by them.
     pub(crate) clock: VecDeque<u32>,
     pub(crate) heaviest: heapless::Vec<u32, HEAVIEST>,
@@ -198,7 +198,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             gatekeeper,
             total_shares: 0,
             is_reclaiming: false,
-            is_stuck: false,
+            vain_turns: 0,
             clock: VecDeque::new(),
             heaviest: heapless::Vec::new(),
             parking: VecDeque::new(),

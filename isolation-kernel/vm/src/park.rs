@@ -67,7 +67,7 @@ struct ColdPack {
     number: u32,
     epoch: u64,
     live: u32,
-    /// Where on disk; a pack that is not there is kept with the stub.
+    /// Where on disk; a pack that was not there is kept with the stub.
     stored: Option<Stored>,
 }
 
@@ -233,14 +233,15 @@ impl<H: Hardware> Core<'_, H> {
             self.pack_pages(vm, &victims)?;
         }
         let memory = vm.memory.as_ref().ok_or(NotNow::Unfit)?;
-        let is_settled = |pack: &Pack| matches!(pack.disk, swap::Place::Stored(_) | swap::Place::Nowhere);
-        if memory.delta.nr_residents() <= MAX_HEAD_PAGES && memory.packs.iter().flatten().all(is_settled) {
+        if memory.delta.nr_residents() <= MAX_HEAD_PAGES && !has_to_wait(memory, tier) {
             return Ok(());
         }
         if vm.wants_park.replace(tier).is_none() {
             self.parking.push_back(vm.number);
         }
-        self.swap.hurry();
+        if tier == Tier::Disk {
+            self.swap.hurry();
+        }
         Err(NotNow::Later)
     }
 
@@ -250,9 +251,8 @@ impl<H: Hardware> Core<'_, H> {
         for _ in 0..self.parking.len().min(MAX_PARKING_A_TURN) {
             let Some(number) = self.parking.pop_front() else { break };
             let Some(tier) = self.vms.get(number).and_then(|vm| vm.wants_park) else { continue };
-            let is_waiting = |pack: &Pack| matches!(pack.disk, swap::Place::Reserved(_) | swap::Place::Writing(_));
             let memory = self.vms.get(number).and_then(|vm| vm.memory.as_ref());
-            if memory.is_some_and(|memory| memory.packs.iter().flatten().any(is_waiting)) {
+            if memory.is_some_and(|memory| has_to_wait(memory, tier)) {
                 self.parking.push_back(number);
                 continue;
             }
@@ -521,6 +521,16 @@ impl<H: Hardware> Core<'_, H> {
         }
         Ok(())
     }
+}
+
+/// Whether packs of a VM have to be written before it is parked on disk. In memory they are kept with its stub.
+fn has_to_wait<S>(memory: &Memory<S>, tier: Tier) -> bool {
+    let is_moving = |pack: &Pack| match pack.disk {
+        swap::Place::Reserved(_) | swap::Place::Writing(_) => tier == Tier::Disk,
+        swap::Place::Reading(_) => true,
+        swap::Place::Stored(_) | swap::Place::Nowhere => false,
+    };
+    memory.packs.iter().flatten().any(is_moving)
 }
 
 /// Puts a VM's packs back to the numbers they had.

@@ -36,6 +36,9 @@ pub const WAKE_ROOM: u64 = 68;
 /// Bytes that the kernel's heap is to be able to grow by for each page of the machine: one in 256.
 const HEAP_RESERVE_BYTES_A_PAGE: u64 = 16;
 
+/// After so many turns in which nobody had memory to give, what is packed is all that is left to take.
+const MAX_VAIN_TURNS: u32 = 32;
+
 /// Packs may take one page in so many of memory before they go to disk: a VM takes some nine times less there than it
 /// takes awake, so that even a small part holds many.
 const PACKED_PART: u64 = 4;
@@ -100,7 +103,7 @@ impl<H: Hardware> Core<'_, H> {
     pub(crate) fn should_write(&self) -> bool {
         let swap = &self.swap;
         let is_full = swap.packed_pages > self.hw.total_pages() / PACKED_PART;
-        (swap.urgent > 0 || self.is_stuck || is_full) && self.hw.now() >= swap.resume_writes_at
+        (swap.urgent > 0 || self.vain_turns >= MAX_VAIN_TURNS || is_full) && self.hw.now() >= swap.resume_writes_at
     }
 
     /// Reclaims some memory if there is too little. Returns whether it got any.
@@ -115,7 +118,7 @@ impl<H: Hardware> Core<'_, H> {
         self.is_reclaiming = free < level;
         let is_heap_short = self.is_heap_short(1) && !self.feed_heap();
         if !self.is_reclaiming && !is_heap_short {
-            self.is_stuck = false;
+            self.vain_turns = 0;
             return false;
         }
         let mut any = false;
@@ -131,8 +134,7 @@ impl<H: Hardware> Core<'_, H> {
         for _ in 0..VICTIMS_A_TURN {
             any |= self.drop_cached() || self.take_from_victim() || self.house();
         }
-        // What is packed is all that is left to take.
-        self.is_stuck = !any;
+        self.vain_turns = if any { 0 } else { self.vain_turns.saturating_add(1) };
         any
     }
 

@@ -139,7 +139,7 @@ pub struct Stub {
     pub record: Span,
     /// How long the record is when it is not compressed.
     pub record_bytes: u32,
-    /// Other packs, if there was no room for them on disk.
+    /// Other packs that were not on disk when it was parked.
     pub kept: Vec<Pack>,
     /// Where its other packs are on disk: all that is known of them without the record.
     pub cold: Box<[Extent]>,
