@@ -26,7 +26,7 @@ pub use context::{Registers, VectorState};
 pub use devices::{
     Completion, Disk, DiskError, DiskRequest, Ethernet, FRAME_CAPACITY, Frame, MAX_TRANSFER_PAGES, Serial, Transfer,
 };
-pub use memory::{Mpn, NoMemory, Page, Pages, Ppn, Rights, Spaces};
+pub use memory::{LEAF_PAGES, Leaf, Mpn, NoMemory, Page, Pages, Ppn, Rights, Spaces};
 pub use processor::{Access, Clock, Exit, Nanos, Processor};
 
 /// Bytes in a page.

@@ -89,6 +89,18 @@ pub trait Pages {
     fn set_bits(&mut self, page: Mpn, offset: usize, bits: u32) -> u32;
 }
 
+/// Pages whose mappings are in one table of the lowest level.
+pub const LEAF_PAGES: u32 = 512;
+
+/// A table of the lowest level that spaces share.
+#[derive(Debug)]
+pub struct Leaf {
+    /// The first page that it is for: a multiple of [`LEAF_PAGES`].
+    pub first: Ppn,
+    /// The page that it takes.
+    pub table: Page,
+}
+
 /// Cached page tables. A space is a cache: it may be destroyed at any time, and be built again by faults.
 /// The kernel's own mappings are part of every space and invisible here.
 pub trait Spaces {
@@ -101,13 +113,30 @@ pub trait Spaces {
     /// If there is no page for its tables.
     fn create_space(&mut self) -> Result<Self::Space, NoMemory>;
 
+    /// Makes an empty table for the mappings of a page and its neighbours, to be shared by spaces.
+    ///
+    /// # Errors
+    /// If there is no page for it.
+    fn create_leaf(&mut self, at: Ppn) -> Result<Leaf, NoMemory>;
+
+    /// Maps a page in a table that no space shares yet. It must be one of those that the table is for.
+    fn fill_leaf(&mut self, leaf: &mut Leaf, at: Ppn, to: Mpn, rights: Rights);
+
+    /// Lets a space have all mappings of a table. False, and nothing has changed, if it has a table there already.
+    /// A mapping that is changed later is changed for this space alone.
+    ///
+    /// # Errors
+    /// If there is no page for the tables above; then nothing has changed.
+    fn share_leaf(&mut self, space: &mut Self::Space, leaf: &Leaf) -> Result<bool, NoMemory>;
+
     /// Maps a guest page, replacing what was mapped there, and makes it true at once if the space is in use.
     ///
     /// # Errors
     /// If there is no page for a table; then nothing has changed.
     fn map(&mut self, space: &mut Self::Space, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory>;
 
-    /// Removes a mapping, at once. Nothing happens if there is none.
+    /// Removes a mapping, at once. Nothing happens if there is none. Others may go with it if there is no page to copy
+    /// a shared table to.
     fn unmap(&mut self, space: &mut Self::Space, at: Ppn);
 
     /// Says whether the guest has used a page since this was last asked, or since it was mapped, and forgets it.

@@ -18,6 +18,8 @@ pub const DIRTY: u64 = 1 << 6;
 pub const LARGE: u64 = 1 << 7;
 /// The same in all spaces: stays cached when another is loaded.
 pub const GLOBAL: u64 = 1 << 8;
+/// Ours, in a table of level 2: the table below belongs to a template and is never changed.
+pub const SHARED: u64 = 1 << 9;
 /// No instruction may be fetched from it.
 pub const NO_EXECUTE: u64 = 1 << 63;
 /// The physical address.

@@ -45,12 +45,12 @@ pub fn stock(page: u64) {
     stock.count += 1;
 }
 
-/// Takes a page out of the stock. It holds anything.
-pub fn take_stocked() -> Option<u64> {
+/// Takes a page out of the stock or, if that is empty, one that nobody has had. It holds anything.
+pub fn take_page() -> Option<u64> {
     let mut stock = STOCK.lock();
     let page = stock.first;
     if page == 0 {
-        return None;
+        return ram::take_high(1).map(|range| range.start);
     }
     // SAFETY: the stock's pages begin with the link.
     stock.first = unsafe { direct(page).cast::<u64>().read() };
@@ -77,23 +77,23 @@ unsafe impl Source for Runs {
     }
 }
 
-/// Lengthens the window by pages of the stock.
+/// Lengthens the window by single pages.
 #[derive(Debug)]
 struct Window;
 
-// SAFETY: `acquire` claims addresses that it has just mapped to pages of the stock, always behind those it claimed
+// SAFETY: `acquire` claims addresses that it has just mapped to pages that nobody else has, always behind those it claimed
 // before, under the allocator's lock; it touches no allocator but the one it is given.
 unsafe impl Source for Window {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         let wanted = wanted_pages(layout)?.max(WINDOW_STEP_PAGES);
         let before = WINDOW_BYTES.load(Ordering::Relaxed);
         let mut bytes = before;
-        // Page tables come out of the stock as well: one for 512 pages, and those above it.
-        if STOCK.lock().count < wanted + wanted / 512 + 4 || before + wanted * PAGE > HEAP_LIMIT {
+        // Page tables take pages as well: one for 512 pages, and those above it.
+        if room() < (wanted + wanted / 512 + 4) * PAGE || before + wanted * PAGE > HEAP_LIMIT {
             return Err(());
         }
         for _ in 0..wanted {
-            let Some(page) = take_stocked() else { break };
+            let Some(page) = take_page() else { break };
             if paging::map_heap(HEAP_BASE + bytes, page).is_err() {
                 stock(page);
                 break;
@@ -177,6 +177,14 @@ pub fn used_bytes() -> u64 {
 /// Bytes the heap can grow by. What it has and does not use may be too scattered to count.
 pub fn room() -> u64 {
     (ram::remaining() + STOCK.lock().count) * PAGE
+}
+
+/// Bytes in use, taken, and to grow by, unless the heap is being changed: for reports when nothing else can be done.
+pub fn figures() -> Option<(u64, u64, u64)> {
+    let (runs, window, stock) = (HEAP.runs.try_lock()?, HEAP.window.try_lock()?, STOCK.try_lock()?);
+    let used = runs.counters().allocated_bytes + window.counters().allocated_bytes;
+    let claimed = runs.counters().claimed_bytes as u64 + WINDOW_BYTES.load(Ordering::Relaxed);
+    Some((used as u64, claimed, (ram::remaining() + stock.count) * PAGE))
 }
 
 /// Bytes the heap has taken from memory so far.

@@ -38,8 +38,9 @@ pub const fn index(address: u64, level: u32) -> usize {
 }
 
 fn new_table() -> Result<u64, NoMemory> {
-    let page = ram::take_low(1).map(|range| range.start).or_else(heap::take_stocked).ok_or(NoMemory)?;
-    // SAFETY: the page has just left the pool, and is in the direct map.
+    // Low, as the boot path's tables reach no further.
+    let page = ram::take_low(1).map(|range| range.start).or_else(heap::take_page).ok_or(NoMemory)?;
+    // SAFETY: the page is nobody else's, and is in the direct map.
     unsafe { copy::zero_page(direct(page)) };
     Ok(page)
 }

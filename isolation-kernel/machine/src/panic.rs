@@ -1,7 +1,7 @@
 //! The end of the kernel by its own defect: a report, and the machine ends.
 
 use crate::layout::symbol;
-use crate::{per_cpu, serial, time};
+use crate::{heap, per_cpu, serial, time};
 use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -83,6 +83,9 @@ pub fn die(info: &PanicInfo<'_>, exit_value: u8) -> ! {
         trace.follow(rbp);
     }
     report!("  cr2 {:#x} cr3 {:#x}", Cr2::read_raw(), Cr3::read_raw().0.start_address());
+    if let Some((used, claimed, room)) = heap::figures() {
+        report!("  heap {used} bytes used of {claimed}, {room} to grow by");
+    }
     report!("  backtrace{trace}");
     debug_exit(exit_value);
     halt_for_ever();

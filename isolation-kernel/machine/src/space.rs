@@ -1,10 +1,10 @@
 //! Address spaces: page tables as a cache of what a VM's memory is.
 
 use crate::layout::PAGE;
-use crate::paging::{self, ACCESSED, ADDRESS, NO_EXECUTE, PRESENT, USER, WRITE, entry, guest_bits, index};
+use crate::paging::{self, ACCESSED, ADDRESS, NO_EXECUTE, PRESENT, SHARED, USER, WRITE, entry, guest_bits, index};
 use crate::{Machine, frames};
 use alloc::vec::Vec;
-use hal::{Mpn, NoMemory, Page, Ppn, Rights, Spaces};
+use hal::{LEAF_PAGES, Leaf, Mpn, NoMemory, Page, Ppn, Rights, Spaces};
 
 /// First entry of a top table that is the kernel's.
 const FIRST_KERNEL_SLOT: usize = 256;
@@ -59,10 +59,11 @@ impl Machine {
         Ok(address)
     }
 
-    /// The lowest-level entry for a page, if its tables are there.
-    fn find(space: &Space, at: u64) -> Option<*mut u64> {
+    /// The entry of level 2 for an address, if the tables above it are there.
+    #[inline]
+    fn find_middle(space: &Space, at: u64) -> Option<*mut u64> {
         let mut table = space.root;
-        for level in [4, 3, 2] {
+        for level in [4, 3] {
             // SAFETY: `space` owns its tables.
             let value = unsafe { entry(table, index(at, level)).read_volatile() };
             if value & PRESENT == 0 {
@@ -71,7 +72,58 @@ impl Machine {
             table = value & ADDRESS;
         }
         // SAFETY: as above.
-        Some(unsafe { entry(table, index(at, 1)) })
+        Some(unsafe { entry(table, index(at, 2)) })
+    }
+
+    /// The same, with the tables made that are missing.
+    fn make_middle(&mut self, space: &mut Space, at: u64) -> Result<*mut u64, NoMemory> {
+        let mut table = space.root;
+        for level in [4, 3] {
+            // SAFETY: `space` owns its tables; `at` is below 2^56, in the lower half.
+            let slot = unsafe { entry(table, index(at, level)) };
+            // SAFETY: as above.
+            let mut value = unsafe { slot.read_volatile() };
+            if value & PRESENT == 0 {
+                value = self.add_table(space)? | PRESENT | WRITE | USER | ACCESSED;
+                // SAFETY: as above.
+                unsafe { slot.write_volatile(value) };
+            }
+            table = value & ADDRESS;
+        }
+        // SAFETY: as above.
+        Ok(unsafe { entry(table, index(at, 2)) })
+    }
+
+    /// Makes the lowest table for an address the space's own: a new one, or a copy of the one that it shares.
+    fn own_leaf(&mut self, space: &mut Space, at: u64, middle: *mut u64) -> Result<u64, NoMemory> {
+        // SAFETY: `middle` is an entry of a table of `space`.
+        let before = unsafe { middle.read_volatile() };
+        if before & (PRESENT | SHARED) == PRESENT {
+            return Ok(before & ADDRESS);
+        }
+        let table = self.add_table(space)?;
+        if before & PRESENT != 0 {
+            let number = |address: u64| Mpn(u32::try_from(address / PAGE).unwrap_or(u32::MAX));
+            frames::copy_page(number(before & ADDRESS), number(table));
+        }
+        // SAFETY: as above.
+        unsafe { middle.write_volatile(table | PRESENT | WRITE | USER | ACCESSED) };
+        if before & PRESENT != 0 {
+            // Processors remember where the lowest table is, and forget it with any page.
+            self.flush_page(space, at);
+        }
+        Ok(table)
+    }
+
+    /// The lowest-level entry for a page, if the space has a table of its own for it.
+    fn find(space: &Space, at: u64) -> Option<*mut u64> {
+        // SAFETY: `space` owns its tables.
+        let value = unsafe { Self::find_middle(space, at)?.read_volatile() };
+        if value & (PRESENT | SHARED) != PRESENT {
+            return None;
+        }
+        // SAFETY: as above.
+        Some(unsafe { entry(value & ADDRESS, index(at, 1)) })
     }
 
     #[inline]
@@ -109,22 +161,35 @@ impl Spaces for Machine {
         Ok(space)
     }
 
+    fn create_leaf(&mut self, at: Ppn) -> Result<Leaf, NoMemory> {
+        let table = self.frames.allocate().ok_or(NoMemory)?;
+        Ok(Leaf { first: Ppn(at.0 / LEAF_PAGES * LEAF_PAGES), table })
+    }
+
+    fn fill_leaf(&mut self, leaf: &mut Leaf, at: Ppn, to: Mpn, rights: Rights) {
+        debug_assert!(at.0 / LEAF_PAGES == leaf.first.0 / LEAF_PAGES);
+        let value = (u64::from(to.0) * PAGE) | guest_bits(rights) | ACCESSED;
+        // SAFETY: the table is the leaf's own, and no processor uses it yet.
+        unsafe { entry(root_of(leaf.table.mpn()), index(u64::from(at.0) * PAGE, 1)).write_volatile(value) };
+    }
+
+    fn share_leaf(&mut self, space: &mut Space, leaf: &Leaf) -> Result<bool, NoMemory> {
+        let middle = self.make_middle(space, u64::from(leaf.first.0) * PAGE)?;
+        // SAFETY: an entry of a table of `space`. Without the bit for stores nothing below can be written.
+        unsafe {
+            if middle.read_volatile() & PRESENT != 0 {
+                return Ok(false);
+            }
+            middle.write_volatile(root_of(leaf.table.mpn()) | PRESENT | USER | ACCESSED | SHARED);
+        }
+        Ok(true)
+    }
+
     fn map(&mut self, space: &mut Space, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory> {
         let address = u64::from(at.0) * PAGE;
-        let mut table = space.root;
-        for level in [4, 3, 2] {
-            // SAFETY: `space` owns its tables; `at` is below 2^44, in the lower half.
-            let slot = unsafe { entry(table, index(address, level)) };
-            // SAFETY: as above.
-            let mut value = unsafe { slot.read_volatile() };
-            if value & PRESENT == 0 {
-                value = self.add_table(space)? | PRESENT | WRITE | USER | ACCESSED;
-                // SAFETY: as above.
-                unsafe { slot.write_volatile(value) };
-            }
-            table = value & ADDRESS;
-        }
-        // SAFETY: as above.
+        let middle = self.make_middle(space, address)?;
+        let table = self.own_leaf(space, address, middle)?;
+        // SAFETY: `space` owns its tables.
         let slot = unsafe { entry(table, index(address, 1)) };
         // SAFETY: as above.
         let before = unsafe { slot.read_volatile() };
@@ -139,8 +204,24 @@ impl Spaces for Machine {
 
     fn unmap(&mut self, space: &mut Space, at: Ppn) {
         let address = u64::from(at.0) * PAGE;
-        let Some(slot) = Self::find(space, address) else { return };
+        let Some(middle) = Self::find_middle(space, address) else { return };
         // SAFETY: `space` owns its tables.
+        if unsafe { middle.read_volatile() } & PRESENT == 0 {
+            return;
+        }
+        let Ok(table) = self.own_leaf(space, address, middle) else {
+            // SAFETY: as above.
+            unsafe { middle.write_volatile(0) };
+            if self.current_root == space.root {
+                // All that was mapped through it: the whole cache goes.
+                // SAFETY: the tables are those in use.
+                unsafe { paging::load_root(space.root) };
+            }
+            return;
+        };
+        // SAFETY: as above.
+        let slot = unsafe { entry(table, index(address, 1)) };
+        // SAFETY: as above.
         let before = unsafe { slot.read_volatile() };
         if before & PRESENT != 0 {
             // SAFETY: as above.
@@ -178,13 +259,18 @@ impl Spaces for Machine {
 
 /// Whether user mode can reach an address in a space, and how: what a self-test compares with what it asked for.
 pub fn rights_at(space: &Space, at: Ppn) -> Option<(Mpn, Rights)> {
-    let slot = Machine::find(space, u64::from(at.0) * PAGE)?;
-    // SAFETY: `space` owns its tables.
-    let value = unsafe { slot.read_volatile() };
+    let address = u64::from(at.0) * PAGE;
+    // SAFETY: `space` owns its tables, and what it shares stays.
+    let middle = unsafe { Machine::find_middle(space, address)?.read_volatile() };
+    if middle & PRESENT == 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    let value = unsafe { entry(middle & ADDRESS, index(address, 1)).read_volatile() };
     if value & (PRESENT | USER) != PRESENT | USER {
         return None;
     }
-    let rights = match (value & WRITE != 0, value & NO_EXECUTE != 0) {
+    let rights = match (value & middle & WRITE != 0, value & NO_EXECUTE != 0) {
         (true, _) => Rights::ReadWrite,
         (false, true) => Rights::Read,
         (false, false) => Rights::ReadExecute,

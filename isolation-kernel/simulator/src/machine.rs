@@ -9,10 +9,10 @@ use crate::guest::{Cpu, Fault, Op, Program};
 use crate::outside::Outside;
 use crate::pages::Memory;
 pub use crate::spaces::Space;
-use crate::spaces::{Entry, Tables};
+use crate::spaces::{Entries, Tables};
 use hal::{
     Access, Clock, Completion, Disk, DiskError, DiskRequest, Ethernet, Exit, FRAME_CAPACITY, Frame, Mpn, Nanos,
-    NoMemory, PAGE_SIZE, Page, Pages, Ppn, Processor, Registers, Rights, Serial, Spaces, Transfer, VectorState,
+    PAGE_SIZE, Page, Pages, Ppn, Processor, Registers, Rights, Serial, Transfer, VectorState,
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -29,6 +29,8 @@ pub const TRANSMIT_QUEUE: usize = 8;
 
 /// Frames of the fake machine's pool.
 pub const FRAME_POOL: usize = 2048;
+
+mod tables;
 
 /// Number of a VM that is in no table: the one that becomes a template.
 pub const NOBODY: u32 = u32::MAX;
@@ -69,6 +71,8 @@ pub struct Machine {
     outside: Rc<RefCell<Outside>>,
     memory: Memory,
     spaces: BTreeMap<u64, Tables>,
+    /// Tables that spaces share.
+    leaves: BTreeMap<Mpn, Entries>,
     next_space: u64,
     current: Option<u64>,
     programs: BTreeMap<u64, Running>,
@@ -99,6 +103,7 @@ impl Machine {
             outside: Rc::clone(&outside),
             memory: Memory::new(nr_pages),
             spaces: BTreeMap::new(),
+            leaves: BTreeMap::new(),
             next_space: 1,
             current: None,
             programs: BTreeMap::new(),
@@ -299,69 +304,6 @@ impl Pages for Machine {
         let before = self.load(page, offset);
         self.store(page, offset, before | bits);
         before
-    }
-}
-
-impl Spaces for Machine {
-    type Space = Space;
-
-    fn create_space(&mut self) -> Result<Space, NoMemory> {
-        let tables = Tables::new(|| self.allocate_page());
-        let tables = tables.map_err(|pages| {
-            for page in pages {
-                self.memory.give(page);
-            }
-            NoMemory
-        })?;
-        let number = self.next_space;
-        self.next_space += 1;
-        self.spaces.insert(number, tables);
-        Ok(Space { number })
-    }
-
-    fn map(&mut self, space: &mut Space, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory> {
-        if !self.spaces[&space.number].has_table(at) {
-            let table = self.allocate_page().ok_or(NoMemory)?;
-            self.spaces.get_mut(&space.number).expect("the space exists").add_table(at, table);
-        }
-        let tables = self.spaces.get_mut(&space.number).expect("the space exists");
-        let slot = tables.slot(at).expect("its table is there");
-        if let Some(before) = slot.take() {
-            self.memory.note_unmapped(before.mpn);
-        }
-        *slot = Some(Entry { mpn: to, rights, is_accessed: false });
-        self.memory.note_mapped(to, rights);
-        Ok(())
-    }
-
-    fn unmap(&mut self, space: &mut Space, at: Ppn) {
-        let tables = self.spaces.get_mut(&space.number).expect("the space exists");
-        if let Some(entry) = tables.slot(at).and_then(Option::take) {
-            self.memory.note_unmapped(entry.mpn);
-        }
-    }
-
-    fn take_accessed(&mut self, space: &mut Space, at: Ppn) -> bool {
-        let tables = self.spaces.get_mut(&space.number).expect("the space exists");
-        let entry = tables.slot(at).and_then(Option::as_mut);
-        entry.is_some_and(|entry| std::mem::take(&mut entry.is_accessed))
-    }
-
-    fn destroy_space(&mut self, space: Space) {
-        if self.current == Some(space.number) {
-            self.current = None;
-        }
-        let (mapped, tables) = self.spaces.remove(&space.number).expect("the space exists").into_parts();
-        for mpn in mapped {
-            self.memory.note_unmapped(mpn);
-        }
-        for page in tables {
-            self.memory.give(page);
-        }
-    }
-
-    fn table_pages(&self, space: &Space) -> u32 {
-        u32::try_from(self.spaces[&space.number].count()).unwrap_or(u32::MAX)
     }
 }
 

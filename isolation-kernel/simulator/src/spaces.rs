@@ -1,9 +1,6 @@
 //! Fake page tables. They take pages of the machine, as real ones do, so that making or filling them can fail.
 
-use hal::{Mpn, Page, Ppn, Rights};
-
-/// Entries of a table.
-const ENTRIES: u32 = 512;
+use hal::{LEAF_PAGES as ENTRIES, Mpn, Page, Ppn, Rights};
 
 /// Tables above those that hold a VM's entries.
 const UPPER_TABLES: usize = 3;
@@ -23,11 +20,20 @@ pub(crate) struct Entry {
     pub is_accessed: bool,
 }
 
+/// The entries of a lowest table.
+pub(crate) type Entries = Box<[Option<Entry>; ENTRIES as usize]>;
+
+/// No entries.
+pub(crate) fn no_entries() -> Entries {
+    vec![None; ENTRIES as usize].try_into().expect("as many as it takes")
+}
+
 /// A lowest table: the entries of 512 neighbours.
 struct Leaf {
     first: u32,
-    table: Page,
-    entries: Box<[Option<Entry>; ENTRIES as usize]>,
+    /// `None` if it is shared: then these entries are as they are for all.
+    table: Option<Page>,
+    entries: Entries,
 }
 
 /// What an address space is made of.
@@ -37,7 +43,7 @@ pub(crate) struct Tables {
 }
 
 /// Where the entry of a page stands: the first page of its table, and its index in that.
-fn place(at: Ppn) -> (u32, usize) {
+pub(crate) fn place(at: Ppn) -> (u32, usize) {
     (at.0 - at.0 % ENTRIES, (at.0 % ENTRIES) as usize)
 }
 
@@ -54,26 +60,47 @@ impl Tables {
         Ok(Self { upper, leaves: Vec::new() })
     }
 
-    /// Whether there is a table for the entry of this page.
-    pub fn has_table(&self, at: Ppn) -> bool {
-        self.leaves.iter().any(|leaf| leaf.first == place(at).0)
+    fn leaf(&mut self, at: Ppn) -> Option<&mut Leaf> {
+        self.leaves.iter_mut().find(|leaf| leaf.first == place(at).0)
     }
 
-    /// Adds the table for the entry of this page.
+    /// Whether there is a table for the entry of this page, of its own or shared.
+    pub fn has_table(&mut self, at: Ppn) -> bool {
+        self.leaf(at).is_some()
+    }
+
+    /// Whether there is a table for the entry of this page that may be changed.
+    pub fn has_own_table(&mut self, at: Ppn) -> bool {
+        self.leaf(at).is_some_and(|leaf| leaf.table.is_some())
+    }
+
+    /// Adds the table for the entry of this page, or makes the one that was shared its own.
     pub fn add_table(&mut self, at: Ppn, table: Page) {
-        let entries = vec![None; ENTRIES as usize].try_into().expect("as many as it takes");
-        self.leaves.push(Leaf { first: place(at).0, table, entries });
+        match self.leaf(at) {
+            Some(leaf) => leaf.table = Some(table),
+            None => self.leaves.push(Leaf { first: place(at).0, table: Some(table), entries: no_entries() }),
+        }
+    }
+
+    /// Adds a table that is shared.
+    pub fn share(&mut self, at: Ppn, entries: Entries) {
+        self.leaves.push(Leaf { first: place(at).0, table: None, entries });
+    }
+
+    /// Drops a table that is shared. Returns what was mapped by it.
+    pub fn drop_shared(&mut self, at: Ppn) -> Vec<Mpn> {
+        let Some(index) = self.leaves.iter().position(|leaf| leaf.first == place(at).0) else { return Vec::new() };
+        self.leaves.remove(index).entries.iter().flatten().map(|entry| entry.mpn).collect()
     }
 
     /// The entry of a page, to change, if there is a table for it.
     pub fn slot(&mut self, at: Ppn) -> Option<&mut Option<Entry>> {
-        let (first, index) = place(at);
-        self.leaves.iter_mut().find(|leaf| leaf.first == first).map(|leaf| &mut leaf.entries[index])
+        self.leaf(at).map(|leaf| &mut leaf.entries[place(at).1])
     }
 
     /// Pages they take.
     pub fn count(&self) -> usize {
-        self.upper.len() + self.leaves.len()
+        self.upper.len() + self.leaves.iter().filter(|leaf| leaf.table.is_some()).count()
     }
 
     /// Takes them apart: what is mapped, and the pages of the tables.
@@ -82,7 +109,7 @@ impl Tables {
         let mut mapped = Vec::new();
         for leaf in self.leaves {
             mapped.extend(leaf.entries.iter().flatten().map(|entry| entry.mpn));
-            pages.push(leaf.table);
+            pages.extend(leaf.table);
         }
         (mapped, pages)
     }

@@ -11,7 +11,7 @@ use simulator::guest::rings;
 use simulator::{Cpu, Fault, Lab, Op, Program};
 use std::collections::BTreeMap;
 use virtual_isa::control::{self, Pending};
-use virtual_isa::gate::{GateError, Operation};
+use virtual_isa::gate::{GateError, MachineStatus, Operation};
 use virtual_isa::instruction::{Instruction, InstructionError};
 use virtual_isa::network::Network;
 
@@ -176,7 +176,8 @@ fn run(seed: u64) {
     }
     lab.turns(100);
     let after = lab.status();
-    assert_eq!(after.free_pages, before.free_pages, "pages are lost");
+    let nr_pages = |status: &MachineStatus| status.free_pages + status.template_pages;
+    assert_eq!(nr_pages(&after), nr_pages(&before), "pages are lost");
     assert_eq!(lab.frames_in_use(), 0, "frames are lost");
     assert_eq!(after.vms, 1);
     let ended: Vec<_> =

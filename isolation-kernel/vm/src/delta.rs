@@ -2,6 +2,7 @@
 
 use crate::pack::Span;
 use alloc::vec::Vec;
+use core::ops::Range;
 use hal::{NoMemory, Page, Ppn};
 use hashbrown::HashMap;
 
@@ -57,6 +58,24 @@ impl Delta {
         self.places.iter().map(|(&ppn, &place)| (ppn, place))
     }
 
+    /// Whether nothing is the VM's own.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Those of a range, in the time that the shorter of both takes.
+    pub fn places_in(&self, range: Range<u32>) -> impl Iterator<Item = (Ppn, Place)> {
+        let is_few = self.places.len() <= range.len();
+        let all = is_few.then(|| {
+            self.places().filter({
+                let range = range.clone();
+                move |(ppn, _)| range.contains(&ppn.0)
+            })
+        });
+        let each = (!is_few).then(|| range.filter_map(|n| self.find(Ppn(n)).map(|place| (Ppn(n), place))));
+        all.into_iter().flatten().chain(each.into_iter().flatten())
+    }
+
     /// The pages in memory.
     pub fn residents(&self) -> &[Resident] {
         &self.residents
@@ -76,6 +95,13 @@ impl Delta {
     pub fn warm(&mut self, index: u32) {
         if let Some(resident) = self.residents.get_mut(index as usize) {
             resident.is_hot = true;
+        }
+    }
+
+    /// The VM uses those pages in memory of which this is true.
+    pub fn warm_those(&mut self, mut is_used: impl FnMut(Ppn) -> bool) {
+        for resident in &mut self.residents {
+            resident.is_hot |= is_used(resident.ppn);
         }
     }
 

@@ -67,6 +67,11 @@ impl LoadedImage {
         u32::try_from(pages).unwrap_or(u32::MAX)
     }
 
+    /// The pages it takes and where guests see them.
+    pub fn pages(&self) -> impl Iterator<Item = (Ppn, Mpn)> {
+        self.runs.iter().flat_map(|loaded| (loaded.run.first_page..).map(Ppn).zip(loaded.pages.iter().map(Page::mpn)))
+    }
+
     /// Gives all pages back: for an image that could not be loaded whole.
     pub fn release<P: Pages>(self, hw: &mut P) {
         for page in self.runs.into_iter().flat_map(|run| run.pages) {

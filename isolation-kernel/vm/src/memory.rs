@@ -3,7 +3,6 @@
 //! The compact truth is here: a map of private pages as large as what was touched. The page tables are a cache
 //! of it, filled by faults, and can be dropped at any time.
 
-use crate::decode::Allegation;
 use crate::delta::{Delta, Place};
 use crate::fixed::{END_FIXED, FIRST_FIXED, Fixed, FixedPages, allocate_some, page_number};
 use crate::images::{ImagePage, LoadedImage};
@@ -11,14 +10,12 @@ use crate::pack::{Pack, Packer};
 use crate::swap::{Defect, Swap};
 use crate::template::Template;
 use alloc::vec::Vec;
-use hal::{Access, Hardware, Mpn, NoMemory, PAGE_SIZE, Pages, Ppn, Rights};
+use hal::{Access, Hardware, LEAF_PAGES, Mpn, NoMemory, PAGE_SIZE, Pages, Ppn, Rights};
 use virtual_isa::exception;
 use virtual_isa::image::Rights as ImageRights;
-use virtual_isa::instruction::InstructionError;
 use virtual_isa::layout;
 
-/// Pages of image text or constants that one fault maps at once: they cost an entry each and nothing else.
-const FAULT_AROUND: u32 = 16;
+mod reach;
 
 /// What stands behind a guest's page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,10 +119,21 @@ impl<S> Memory<S> {
         self.table_pages
     }
 
-    /// Takes the page tables out: they can be built again at any time.
-    pub const fn take_space(&mut self) -> Option<S> {
+    /// Drops the page tables: they can be built again at any time. What they tell of the pages' use is kept. False if
+    /// there are none.
+    pub fn drop_space<H: Hardware<Space = S>>(&mut self, hw: &mut H) -> bool {
+        self.note_used(hw);
         self.table_pages = 0;
-        self.space.take()
+        let Some(space) = self.space.take() else { return false };
+        hw.destroy_space(space);
+        true
+    }
+
+    /// Learns from the page tables which pages in memory the guest has used.
+    pub fn note_used<H: Hardware<Space = S>>(&mut self, hw: &mut H) {
+        if let Some(space) = &mut self.space {
+            self.delta.warm_those(|ppn| hw.take_accessed(space, ppn));
+        }
     }
 
     /// Takes everything apart, for the pages to be released.
@@ -193,11 +201,15 @@ impl<S> Memory<S> {
         use ImageRights as R;
         let backing = self.backing(shared, ppn).ok_or(Absent::Violation)?;
         match (access, backing) {
-            (Access::Execute, Backing::Shared(_, R::ReadExecute)) | (Access::Read, Backing::Shared(..)) => {
-                self.map_around(hw, shared, ppn)?;
+            (Access::Execute, Backing::Shared(mpn, rights @ R::ReadExecute))
+            | (Access::Read, Backing::Shared(mpn, rights)) => {
+                let is_there = self.furnish(hw, shared, ppn)? && self.delta.find(ppn).is_none();
+                if !is_there {
+                    self.map(hw, shared, ppn, mpn, shared_rights(rights))?;
+                }
             }
-            (Access::Read, Backing::Zero(_)) => self.map(hw, ppn, shared.zero, Rights::Read)?,
-            (Access::Read, Backing::Fixed(mpn, rights)) => self.map(hw, ppn, mpn, rights)?,
+            (Access::Read, Backing::Zero(_)) => self.map(hw, shared, ppn, shared.zero, Rights::Read)?,
+            (Access::Read, Backing::Fixed(mpn, rights)) => self.map(hw, shared, ppn, mpn, rights)?,
             (Access::Execute, _)
             | (Access::Write, Backing::Fixed(_, Rights::Read) | Backing::Shared(_, R::Read | R::ReadExecute))
             | (Access::Write, Backing::Zero(R::Read | R::ReadExecute)) => return Err(Absent::Violation),
@@ -222,12 +234,12 @@ impl<S> Memory<S> {
     {
         let source = match self.backing(shared, ppn) {
             Some(Backing::Fixed(mpn, Rights::ReadWrite)) => {
-                self.map(hw, ppn, mpn, Rights::ReadWrite)?;
+                self.map(hw, shared, ppn, mpn, Rights::ReadWrite)?;
                 return Ok((mpn, Mapped::Found));
             }
             Some(Backing::Private(index, mpn)) => {
                 self.delta.warm(index);
-                self.map(hw, ppn, mpn, Rights::ReadWrite)?;
+                self.map(hw, shared, ppn, mpn, Rights::ReadWrite)?;
                 return Ok((mpn, Mapped::Found));
             }
             Some(Backing::FixedAbsent) if ppn.0 == FIRST_FIXED => return Err(Absent::Register),
@@ -241,12 +253,12 @@ impl<S> Memory<S> {
                 let Some(Backing::Fixed(mpn, rights)) = self.backing(shared, ppn) else {
                     return Err(Absent::Violation);
                 };
-                self.map(hw, ppn, mpn, rights)?;
+                self.map(hw, shared, ppn, mpn, rights)?;
                 return Ok((mpn, Mapped::Zeroed));
             }
             Some(Backing::Away) => {
                 let mpn = self.bring(hw, means, ppn, true)?;
-                self.map(hw, ppn, mpn, Rights::ReadWrite)?;
+                self.map(hw, shared, ppn, mpn, Rights::ReadWrite)?;
                 return Ok((mpn, Mapped::Unpacked));
             }
             Some(Backing::Shared(mpn, ImageRights::ReadWrite)) => Some(mpn),
@@ -259,7 +271,7 @@ impl<S> Memory<S> {
         if let Some(source) = source {
             hw.copy(source, mpn);
         }
-        if self.map(hw, ppn, mpn, Rights::ReadWrite).is_err() {
+        if self.map(hw, shared, ppn, mpn, Rights::ReadWrite).is_err() {
             hw.release(page);
             return Err(Absent::NoMemory);
         }
@@ -350,198 +362,59 @@ impl<S> Memory<S> {
         self.delta.tick(|ppn| space.as_mut().is_some_and(|space| hw.take_accessed(space, ppn)))
     }
 
-    fn map<H: Hardware<Space = S>>(&mut self, hw: &mut H, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory> {
+    fn map<H>(&mut self, hw: &mut H, shared: &Shared<'_>, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory>
+    where
+        H: Hardware<Space = S>,
+    {
+        self.furnish(hw, shared, at)?;
         let Some(space) = &mut self.space else { return Ok(()) };
         let mapped = hw.map(space, at, to, rights);
         self.table_pages = hw.table_pages(space);
         mapped
     }
 
-    /// Maps an image page and, as they come for free, its neighbours of the same kind.
-    fn map_around<H>(&mut self, hw: &mut H, shared: &Shared<'_>, ppn: Ppn) -> Result<(), NoMemory>
+    /// Where the space has no table for a page yet, gives it what the template has and what the VM has of its own in
+    /// memory around there, so that neither costs a fault. True if it did.
+    fn furnish<H>(&mut self, hw: &mut H, shared: &Shared<'_>, at: Ppn) -> Result<bool, NoMemory>
     where
         H: Hardware<Space = S>,
     {
-        let first = ppn.0 & !(FAULT_AROUND - 1);
-        for neighbour in (first..first.saturating_add(FAULT_AROUND)).map(Ppn) {
-            if let Some(Backing::Shared(mpn, rights)) = self.backing(shared, neighbour) {
-                let rights = match rights {
-                    ImageRights::ReadExecute => Rights::ReadExecute,
-                    ImageRights::Read | ImageRights::ReadWrite => Rights::Read,
-                };
-                self.map(hw, neighbour, mpn, rights)?;
-            }
+        let (Some(space), Some(leaf)) = (&mut self.space, shared.template.leaf(at)) else { return Ok(false) };
+        if !hw.share_leaf(space, leaf)? {
+            return Ok(false);
         }
-        Ok(())
-    }
-
-    /// Copies bytes out of the memory a guest named.
-    ///
-    /// # Errors
-    /// `BadAddress` if part of it is not the guest's to read, `Busy` if part of it is not in memory:
-    /// [`need`](Self::need) it first.
-    pub fn try_read<H>(
-        &self,
-        hw: &H,
-        shared: &Shared<'_>,
-        from: Allegation,
-        into: &mut [u8],
-    ) -> Result<(), InstructionError>
-    where
-        H: Hardware<Space = S>,
-    {
-        let mut rest = into;
-        for piece in Pieces::new(from, rest.len())? {
-            let backing = self.backing(shared, piece.ppn).ok_or(InstructionError::BadAddress)?;
-            let (bytes, tail) = rest.split_at_mut_checked(piece.length).ok_or(InstructionError::BadAddress)?;
-            match backing {
-                Backing::Fixed(mpn, _) | Backing::Private(_, mpn) | Backing::Shared(mpn, _) => {
-                    hw.read(mpn, piece.offset, bytes);
+        let end = leaf.first.0.saturating_add(LEAF_PAGES);
+        let mut result = Ok(());
+        for (ppn, place) in self.delta.places_in(leaf.first.0..end) {
+            let resident = if let Place::Resident(index) = place { self.delta.resident(index) } else { None };
+            match resident {
+                Some(resident) if result.is_ok() => {
+                    result = hw.map(space, ppn, resident.page.mpn(), Rights::ReadWrite);
                 }
-                Backing::Zero(_) | Backing::FixedAbsent => bytes.fill(0),
-                Backing::Away => return Err(InstructionError::Busy),
+                _ => hw.unmap(space, ppn),
             }
-            rest = tail;
-        }
-        Ok(())
-    }
-
-    /// Copies bytes into the memory a guest named, which [`need`](Self::need) has made writable.
-    ///
-    /// # Errors
-    /// `BadAddress` if part of it is not.
-    pub fn try_write<H>(
-        &mut self,
-        hw: &mut H,
-        shared: &Shared<'_>,
-        to: Allegation,
-        from: &[u8],
-    ) -> Result<(), InstructionError>
-    where
-        H: Hardware<Space = S>,
-    {
-        let mut rest = from;
-        for piece in Pieces::new(to, from.len())? {
-            let (Some(Backing::Private(_, mpn) | Backing::Fixed(mpn, Rights::ReadWrite)), Some((bytes, tail))) =
-                (self.backing(shared, piece.ppn), rest.split_at_checked(piece.length))
-            else {
-                return Err(InstructionError::BadAddress);
-            };
-            hw.write(mpn, piece.offset, bytes);
-            rest = tail;
-        }
-        Ok(())
-    }
-
-    /// Brings the memory a guest named into memory, for the kernel to read, or to write.
-    ///
-    /// # Errors
-    /// Why that cannot be, or not yet.
-    pub fn need<H>(
-        &mut self,
-        hw: &mut H,
-        shared: &Shared<'_>,
-        means: &mut Means<'_>,
-        range: Allegation,
-        access: Access,
-    ) -> Result<(), Absent>
-    where
-        H: Hardware<Space = S>,
-    {
-        let length = usize::try_from(range.length).map_err(|_| Absent::Violation)?;
-        for piece in Pieces::new(range, length).map_err(|_| Absent::Violation)? {
-            let backing = self.backing(shared, piece.ppn).ok_or(Absent::Violation)?;
-            if access == Access::Write || matches!(backing, Backing::Away | Backing::FixedAbsent) {
-                self.own(hw, shared, means, piece.ppn)?;
+            if result.is_err() {
+                // The template's page must not be seen there.
+                hw.unmap(space, ppn);
             }
         }
-        Ok(())
-    }
-
-    /// Gives one page back: it is as the image has it afterwards, whatever the template has.
-    fn discard_page<H>(
-        &mut self,
-        hw: &mut H,
-        shared: &Shared<'_>,
-        swap: &mut Swap,
-        ppn: Ppn,
-    ) -> Result<(), InstructionError>
-    where
-        H: Hardware<Space = S>,
-    {
-        let is_in_template = shared.template.page(ppn).is_some();
-        let is_in_image = shared.image.page(ppn).is_some_and(|page| page.mpn.is_some());
-        let place = self.delta.find(ppn);
-        if is_in_template && place.is_none() {
-            self.delta.reserve().map_err(|NoMemory| InstructionError::NoMemory)?;
-        }
-        if let Some(space) = &mut self.space {
-            hw.unmap(space, ppn);
-        }
-        match place {
-            Some(Place::Resident(_)) => {
-                if let Some(page) = self.delta.evict(ppn, None) {
-                    hw.release(page);
+        if leaf.first.0 <= FIRST_FIXED && FIRST_FIXED < end && !self.delta.is_empty() {
+            for ppn in (FIRST_FIXED..END_FIXED).map(Ppn) {
+                if let Some(Fixed::There(mpn, rights)) = self.fixed.at(ppn) {
+                    result = result.and(hw.map(space, ppn, mpn, rights));
                 }
             }
-            Some(Place::Packed { pack, .. }) => {
-                self.delta.forget(ppn);
-                self.let_go(hw, swap, pack);
-            }
-            Some(Place::Filled(_) | Place::Bare) => self.delta.forget(ppn),
-            None => {}
         }
-        match (is_in_template, is_in_image, place) {
-            // What the template has must stay out of sight.
-            (true, ..) => {
-                self.delta.put(ppn, Place::Bare);
-                if place.is_none() {
-                    self.hidden_pages = self.hidden_pages.saturating_add(1);
-                }
-            }
-            (false, true, Some(_)) => self.hidden_pages = self.hidden_pages.saturating_sub(1),
-            (false, ..) => {}
-        }
-        Ok(())
+        self.table_pages = hw.table_pages(space);
+        result.map(|()| true)
     }
+}
 
-    /// Gives back up to `limit` whole pages at the start of a range, and returns what is left of it, or `None`
-    /// if nothing is.
-    ///
-    /// # Errors
-    /// `BadAddress` if part of the range is not the guest's, or is a fixed page; then nothing has changed.
-    pub fn discard<H>(
-        &mut self,
-        hw: &mut H,
-        shared: &Shared<'_>,
-        swap: &mut Swap,
-        range: Allegation,
-        limit: u32,
-    ) -> Result<Option<Allegation>, InstructionError>
-    where
-        H: Hardware<Space = S>,
-    {
-        let bad = InstructionError::BadAddress;
-        let page = PAGE_SIZE as u64;
-        let end = range.address.checked_add(range.length).ok_or(bad)?;
-        if range.address < page || end > u64::from(self.size_pages).saturating_mul(page) {
-            return Err(bad);
-        }
-        let number = |n: u64| u32::try_from(n).map_err(|_| bad);
-        let first = number(range.address.div_ceil(page))?;
-        let last = number(layout::page_of(end))?;
-        if first < END_FIXED && last > FIRST_FIXED {
-            return Err(bad);
-        }
-        let stop = last.min(first.saturating_add(limit));
-        for ppn in (first..stop).map(Ppn) {
-            self.discard_page(hw, shared, swap, ppn)?;
-        }
-        if stop >= last {
-            return Ok(None);
-        }
-        let address = u64::from(stop).saturating_mul(page);
-        Ok(Some(Allegation { address, length: end.saturating_sub(address) }))
+/// How a page of the template or the image is mapped as long as it is shared.
+pub const fn shared_rights(rights: ImageRights) -> Rights {
+    match rights {
+        ImageRights::ReadExecute => Rights::ReadExecute,
+        ImageRights::Read | ImageRights::ReadWrite => Rights::Read,
     }
 }
 
@@ -560,44 +433,5 @@ pub const fn report_access(access: Access) -> exception::Access {
         Access::Read => exception::Access::Read,
         Access::Write => exception::Access::Write,
         Access::Execute => exception::Access::Execute,
-    }
-}
-
-/// The part of a range that lies in one page.
-struct Piece {
-    ppn: Ppn,
-    offset: usize,
-    length: usize,
-}
-
-/// The pieces of a range, page by page.
-struct Pieces {
-    address: u64,
-    left: usize,
-}
-
-impl Pieces {
-    fn new(at: Allegation, length: usize) -> Result<Self, InstructionError> {
-        at.address.checked_add(length as u64).ok_or(InstructionError::BadAddress)?;
-        // Page numbers of 32 bits: no VM has memory beyond them.
-        u32::try_from(layout::page_of(at.address.saturating_add(length as u64)))
-            .map_err(|_| InstructionError::BadAddress)?;
-        Ok(Self { address: at.address, left: length })
-    }
-}
-
-impl Iterator for Pieces {
-    type Item = Piece;
-
-    fn next(&mut self) -> Option<Piece> {
-        if self.left == 0 {
-            return None;
-        }
-        let offset = usize::try_from(self.address % PAGE_SIZE as u64).ok()?;
-        let length = self.left.min(PAGE_SIZE.saturating_sub(offset));
-        let ppn = Ppn(u32::try_from(layout::page_of(self.address)).ok()?);
-        self.address = self.address.saturating_add(length as u64);
-        self.left = self.left.saturating_sub(length);
-        Some(Piece { ppn, offset, length })
     }
 }

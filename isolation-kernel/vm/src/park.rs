@@ -197,9 +197,7 @@ impl<H: Hardware> Core<'_, H> {
         }
         self.shed(vm, tier)?;
         let memory = vm.memory.as_mut().ok_or(NotNow::Unfit)?;
-        if let Some(space) = memory.take_space() {
-            self.hw.destroy_space(space);
-        }
+        memory.drop_space(&mut self.hw);
         let mut writer = Writer::default();
         let written = self.write_head(vm, &mut writer);
         let record = match written {
@@ -216,6 +214,9 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Moves pages out of the way of a head: those that were not used lately, and those that are too many.
     fn shed(&mut self, vm: &mut Vm<H>, tier: Tier) -> Result<(), NotNow> {
+        if let Some(memory) = &mut vm.memory {
+            memory.note_used(&mut self.hw);
+        }
         for _ in 0..MAX_SHED_PACKS {
             let memory = vm.memory.as_ref().ok_or(NotNow::Unfit)?;
             let residents = memory.delta.residents();

@@ -144,7 +144,8 @@ impl<H: Hardware> Core<'_, H> {
             if !self.is_heap_short(1) {
                 return true;
             }
-            if self.hw.free_pages() <= self.marks.minimum {
+            // Before any VM: what they leave alone is the kernel's, and half of it is the heap's.
+            if self.hw.free_pages() <= self.marks.critical / 2 {
                 return false;
             }
             let Some(page) = self.hw.allocate() else { return false };
@@ -171,15 +172,10 @@ impl<H: Hardware> Core<'_, H> {
             return matches!(self.park(number, Tier::Memory), Ok(()) | Err(NotNow::Later));
         }
         let Some(mut vm) = self.vms.take(number) else { return false };
-        let any = (is_idle && self.drop_tables(&mut vm)) || self.page_out(&mut vm).is_ok();
+        let has_dropped = is_idle && vm.memory.as_mut().is_some_and(|memory| memory.drop_space(&mut self.hw));
+        let any = has_dropped || self.page_out(&mut vm).is_ok();
         self.vms.put(vm);
         any
-    }
-
-    fn drop_tables(&mut self, vm: &mut Vm<H>) -> bool {
-        let Some(space) = vm.memory.as_mut().and_then(Memory::take_space) else { return false };
-        self.hw.destroy_space(space);
-        true
     }
 
     /// Chooses the VM that has to give.

@@ -8,13 +8,14 @@
 use crate::console::{Level, log};
 use crate::core::{After, Core};
 use crate::gate::PendingCreate;
+use crate::images::LoadedImage;
 use crate::lifecycle::{Birth, Identity};
-use crate::memory::Shared;
+use crate::memory::{Shared, shared_rights};
 use crate::pack::Squeezed;
 use crate::vm::Vm;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use hal::{Hardware, Mpn, NoMemory, Page, Ppn, Registers, VectorState};
+use hal::{Hardware, LEAF_PAGES, Leaf, Mpn, NoMemory, Page, Ppn, Registers, Rights, VectorState};
 use hashbrown::HashMap;
 use virtual_isa::layout;
 
@@ -49,14 +50,16 @@ pub struct Template {
     is_born: bool,
     /// Pages that were written before `ready()`.
     pages: HashMap<Ppn, Page>,
+    /// Tables for what it shows, by the number of their first page; none where there is nothing.
+    leaves: HashMap<u32, Leaf>,
 }
 
 impl Template {
     /// A template from which VMs boot plainly.
     pub fn plain(image: u32, entry: u64, memory_pages: u32) -> Self {
         let registers = Registers::at(entry, layout::STACK_TOP);
-        let (vector, pages) = (VectorState::new(), HashMap::new());
-        Self { image, memory_pages, registers, vector, control: None, is_born: false, pages }
+        let (vector, pages, leaves) = (VectorState::new(), HashMap::new(), HashMap::new());
+        Self { image, memory_pages, registers, vector, control: None, is_born: false, pages, leaves }
     }
 
     /// The same, for good: nothing is run to make it.
@@ -69,9 +72,31 @@ impl Template {
         self.pages.get(&ppn).map(Page::mpn)
     }
 
-    /// Pages it has of its own.
+    /// Pages it has of its own, those of its tables included.
     pub fn nr_pages(&self) -> u32 {
-        u32::try_from(self.pages.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.pages.len().saturating_add(self.leaves.len())).unwrap_or(u32::MAX)
+    }
+
+    /// The table for a page and its neighbours, if it shows any of them.
+    pub fn leaf(&self, ppn: Ppn) -> Option<&Leaf> {
+        self.leaves.get(&(ppn.0 / LEAF_PAGES * LEAF_PAGES))
+    }
+
+    /// Makes the tables. Without memory for all of them there are fewer: they save time and are not needed.
+    fn make_leaves<H: Hardware>(&mut self, hw: &mut H, image: &LoadedImage) {
+        let own = self.pages.iter().map(|(&ppn, page)| (ppn, page.mpn()));
+        let others = image.pages().filter(|(ppn, _)| !self.pages.contains_key(ppn));
+        for (ppn, mpn) in own.chain(others) {
+            let rights = image.page(ppn).map_or(Rights::Read, |page| shared_rights(page.rights));
+            let first = ppn.0 / LEAF_PAGES * LEAF_PAGES;
+            if !self.leaves.contains_key(&first) {
+                let Ok(leaf) = hw.create_leaf(ppn) else { continue };
+                self.leaves.insert(first, leaf);
+            }
+            if let Some(leaf) = self.leaves.get_mut(&first) {
+                hw.fill_leaf(leaf, ppn, mpn, rights);
+            }
+        }
     }
 }
 
@@ -158,8 +183,10 @@ impl<H: Hardware> Core<'_, H> {
     fn boot_plainly(&mut self, embryo: &Embryo<H>) {
         let Some(template) = self.templates.get_mut(embryo.template as usize) else { return };
         template.is_born = true;
-        let image = template.image;
-        let name = self.images.get(image as usize).map_or("", |image| image.name.as_str());
+        let Some(image) = self.images.get(template.image as usize) else { return };
+        template.make_leaves(&mut self.hw, image);
+        self.template_pages += u64::from(template.nr_pages());
+        let name = image.name.as_str();
         let why = "does not begin with ready(): each of its VMs boots from the beginning";
         log(&mut self.hw, Level::Warn, format_args!("image {name} {why}"));
     }
@@ -171,9 +198,7 @@ impl<H: Hardware> Core<'_, H> {
         }
         let Some(template) = self.templates.get_mut(embryo.template as usize) else { return };
         let Some(memory) = embryo.vm.memory.as_mut() else { return };
-        if let Some(space) = memory.take_space() {
-            self.hw.destroy_space(space);
-        }
+        memory.drop_space(&mut self.hw);
         while let Some(resident) = memory.delta.pop_resident() {
             template.pages.insert(resident.ppn, resident.page);
         }
@@ -187,6 +212,9 @@ impl<H: Hardware> Core<'_, H> {
         template.registers = embryo.vm.registers;
         template.registers.rax = 0;
         template.vector = embryo.vm.vector.clone();
+        if let Some(image) = self.images.get(template.image as usize) {
+            template.make_leaves(&mut self.hw, image);
+        }
         self.template_pages += u64::from(template.nr_pages());
     }
 
