@@ -96,6 +96,20 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Give the supervisor a command, and print its answer when it is done.
+    ///
+    /// Its commands: status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], churn FIRST COUNT, down.
+    Ask {
+        /// Which machine.
+        #[command(flatten)]
+        name: Name,
+        /// How long it may take, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+        timeout: u32,
+        /// The command.
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
     /// Run a command in a machine's network, where its VMs can be reached.
     Exec {
         /// Which machine.
@@ -157,6 +171,9 @@ pub struct Up {
     /// How it is executed.
     #[arg(long, value_enum, default_value_t)]
     pub accel: Wish,
+    /// Count instructions: a nanosecond of the machine's time is one of its instructions. For measurements.
+    #[arg(long, hide = true)]
+    pub icount: bool,
     /// VMs of a service, instead of the fleet file's count. Can be given several times.
     #[arg(long, value_name = "SERVICE.count=N", value_parser = parse_count)]
     pub set: Vec<(String, u32)>,
@@ -218,6 +235,9 @@ mod tests {
             "firn up f --set web=9",
             "firn up f --machine pc",
             "firn exec --",
+            "firn ask",
+            "firn ask --timeout 0 status",
+            "firn ask --timeout soon status",
         ] {
             assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
         }
@@ -225,5 +245,8 @@ mod tests {
             panic!("exec")
         };
         assert_eq!((command.len(), name.name.as_str()), (3, "a"));
+        let asked = parse("firn ask --name a --timeout 5 park all disk").unwrap().command;
+        let Command::Ask { command, timeout, .. } = asked else { panic!("ask") };
+        assert_eq!((command, timeout), (vec!["park".into(), "all".into(), "disk".into()], 5));
     }
 }

@@ -99,7 +99,7 @@ pub fn force(machine: &Machine) -> Way {
 }
 
 /// Waits until emulator and holder, and with them the namespace, are gone.
-fn wait(machine: &Machine, time: Duration) -> bool {
+pub(crate) fn wait(machine: &Machine, time: Duration) -> bool {
     let end = Instant::now() + time;
     loop {
         if !machine.is_alive() && !machine.record.holder.is_alive() {

@@ -179,6 +179,8 @@ impl Source<'_> {
         let message = error.message();
         let remedy = if message.starts_with("unknown field") {
             "correct or remove that key; the keys are described in the user guide, \"Fleet files\"".to_owned()
+        } else if message.starts_with("duplicate") {
+            "give each key once; `swap-iops` and `swap_iops` are the same".to_owned()
         } else if message.starts_with("missing field") {
             "add that key; a service needs name, image, count and memory".to_owned()
         } else {

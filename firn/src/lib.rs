@@ -6,7 +6,7 @@
 //! | [`builder`], [`elf`], [`image`], [`symbols`] | build guests and turn their ELF files into flat images |
 //! | [`fleet`], [`bundle`] | turn a fleet file into a boot bundle |
 //! | [`up`], [`holder`], [`namespace`], [`qemu`], [`swap`], [`accel`] | start a machine |
-//! | [`machine`], [`serial`], [`qmp`], [`logs`], [`status`], [`down`] | see and end one that is up |
+//! | [`machine`], [`serial`], [`qmp`], [`logs`], [`status`], [`ask`], [`down`] | see and end one that is up |
 //! | [`host`], [`doctor`] | what this host offers and lacks |
 //!
 //! A fleet goes through `fleet` (checked), `bundle` (encoded), `up` (started) and then lives as a folder that
@@ -15,6 +15,7 @@
 #![warn(missing_docs)]
 
 pub mod accel;
+pub mod ask;
 pub mod builder;
 pub mod bundle;
 pub mod cli;

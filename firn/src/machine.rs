@@ -125,6 +125,9 @@ pub struct Record {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Whether its time counts its instructions.
+    #[serde(default)]
+    pub is_counted: bool,
     /// Its swap disk, if it has one.
     #[serde(default)]
     pub swap: Option<SwapDisk>,

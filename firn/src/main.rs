@@ -9,7 +9,7 @@ use firn::logs::{Symbolizer, Tail};
 use firn::machine::{Machine, files, kept_log};
 use firn::project::Project;
 use firn::serial::Line;
-use firn::{builder, doctor, down, holder, image, namespace, size, status, table, up};
+use firn::{ask, builder, doctor, down, holder, image, namespace, size, status, table, up};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::Write;
@@ -47,6 +47,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Logs { vm, follow, name } => logs(&project, &name.name, vm, follow)?,
         Command::Status { name, format } => show(&status::status(&project, &name.name)?, format)?,
         Command::Inspect { vm, name, format } => show(&status::inspect(&project, &name.name, vm)?, format)?,
+        Command::Ask { name, timeout, command } => {
+            let timeout = Duration::from_secs(timeout.into());
+            print(&format!("{}\n", ask::ask(&project, &name.name, &command, timeout)?))?;
+        }
         Command::Exec { name, command } => return exec(&project, &name.name, &command),
         Command::Down { name, format } => {
             let report = down::down(&project, &name.name)?;
@@ -95,8 +99,21 @@ fn build(project: &Project, names: &[String], out: Option<PathBuf>, format: Form
 }
 
 fn start(project: &Project, request: Up) -> Result<ExitCode> {
-    let Up { fleet, name, cpus, memory, swap, swap_iops, machine, accel, set, kernel_options, foreground, format } =
-        request;
+    let Up {
+        fleet,
+        name,
+        cpus,
+        memory,
+        swap,
+        swap_iops,
+        machine,
+        accel,
+        icount,
+        set,
+        kernel_options,
+        foreground,
+        format,
+    } = request;
     let started = up::up(
         project,
         &up::Request {
@@ -104,6 +121,7 @@ fn start(project: &Project, request: Up) -> Result<ExitCode> {
             name: name.name,
             kind: machine,
             wish: accel,
+            is_counted: icount,
             overrides: Overrides { memory_bytes: memory, cpus, swap_bytes: swap, swap_iops, counts: set },
             options: kernel_options,
         },

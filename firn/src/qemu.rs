@@ -59,6 +59,9 @@ pub struct Setup {
     pub accel: Accel,
     /// Processors.
     pub cpus: u32,
+    /// Whether the machine's time counts its instructions, a nanosecond each, instead of the host's time. Only
+    /// translation can, and only for one processor.
+    pub is_counted: bool,
     /// Memory in bytes.
     pub memory_bytes: u64,
     /// The kernel.
@@ -76,6 +79,7 @@ pub fn arguments(setup: &Setup) -> Vec<OsString> {
     };
     let (accel, cpu) = match setup.accel {
         Accel::Kvm => ("kvm", "host"),
+        Accel::Tcg if setup.is_counted => ("tcg,thread=single,tb-size=512", "max"),
         Accel::Tcg => ("tcg,thread=multi,tb-size=512", "max"),
     };
     let memory = format!("{}K", setup.memory_bytes / 1024);
@@ -94,6 +98,10 @@ pub fn arguments(setup: &Setup) -> Vec<OsString> {
     ];
     let mut arguments: Vec<OsString> = fixed.iter().flatten().map(OsString::from).collect();
     arguments.push(setup.kernel.clone().into());
+    if setup.is_counted {
+        // While it has nothing to execute its time jumps to when it has.
+        arguments.extend(["-icount".into(), "shift=0,sleep=off".into()]);
+    }
     if !setup.options.is_empty() {
         arguments.extend(["-append".into(), setup.options.clone().into()]);
     }
@@ -130,11 +138,12 @@ pub fn machine_arguments(kind: Kind) -> Vec<OsString> {
 mod tests {
     use super::*;
 
-    fn line(kind: Kind, accel: Accel) -> String {
+    fn line(kind: Kind, accel: Accel, is_counted: bool) -> String {
         let setup = Setup {
             kind,
             accel,
             cpus: 2,
+            is_counted,
             memory_bytes: 2 << 30,
             kernel: "/a b/kernel,1".into(),
             options: "log=debug selftest".into(),
@@ -146,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_command_line_names_what_was_asked_for() {
-        let microvm = line(Kind::Microvm, Accel::Tcg);
+        let microvm = line(Kind::Microvm, Accel::Tcg, false);
         for part in [
             "-M|microvm,",
             "-accel|tcg",
@@ -157,7 +166,10 @@ mod tests {
         ] {
             assert!(microvm.contains(part), "{part} in {microvm}");
         }
-        let q35 = line(Kind::Q35, Accel::Kvm);
+        let q35 = line(Kind::Q35, Accel::Kvm, false);
         assert!(q35.contains("-M|q35|-accel|kvm|-cpu|host|") && q35.contains("virtio-net-pci"), "{q35}");
+        assert!(microvm.contains("thread=multi") && !microvm.contains("-icount"), "{microvm}");
+        let counted = line(Kind::Microvm, Accel::Tcg, true);
+        assert!(counted.contains("thread=single") && counted.contains("|-icount|shift=0,sleep=off|"), "{counted}");
     }
 }

@@ -168,7 +168,7 @@ mod tests {
     /// An emulator that says these lines, each after the first when it was asked something, at a socket in a folder.
     fn emulator(folder: &Path, lines: &[&str]) -> std::thread::JoinHandle<Vec<String>> {
         let listener = UnixListener::bind(folder.join(files::QMP_SOCKET)).unwrap();
-        let lines: Vec<String> = lines.iter().map(|line| one_line(line)).collect();
+        let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
         std::thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
             let mut questions = BufReader::new(socket.try_clone().unwrap()).lines();
@@ -179,6 +179,8 @@ mod tests {
                 }
                 socket.write_all(format!("{line}\r\n").as_bytes()).unwrap();
             }
+            // It hears what it does not answer, and goes only then.
+            asked.extend(questions.next().transpose().ok().flatten());
             asked
         })
     }

@@ -1,8 +1,10 @@
 //! The serial line: what its lines mean, and asking the supervisor over it.
 
+use crate::down;
 use crate::error::{Error, Result};
 use crate::logs::Tail;
 use crate::machine::{Machine, files};
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -90,32 +92,92 @@ impl Splitter {
 /// How often the log is looked at for an answer.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// How long it takes, once the emulator is gone, until it is known how it ended.
+const SOON: Duration = Duration::from_secs(3);
+
 /// Writes a line to the supervisor and gives the rest of the first line it prints that starts with `answer`.
 ///
 /// # Errors
 /// `Failed` if it does not answer in time, or answers with an error; `Io`.
 pub fn ask(machine: &Machine, question: &str, answer: &str, timeout: Duration) -> Result<String> {
-    let end = Instant::now() + timeout;
-    let _turn = take_turn(machine, end)?;
-    let mut tail = Tail::open_at_end(&machine.file(files::SERIAL_LOG))?;
-    write_line(machine, question)?;
-    while Instant::now() < end {
-        for line in tail.lines()? {
-            let Some(text) = Line::parse(&line).supervisor() else { continue };
-            if let Some(rest) = text.strip_prefix(answer) {
-                return Ok(rest.trim().to_owned());
-            }
-            if let Some(problem) = text.strip_prefix("error: ") {
-                return Err(Error::failed(format!("the supervisor says: {problem}"), ""));
-            }
-        }
-        std::thread::sleep(LOOK);
+    let mut conversation = Conversation::start(machine, timeout)?;
+    conversation.say(question)?;
+    let line = conversation.wait(|text| text.starts_with(answer), "")?;
+    Ok(line[answer.len()..].trim().to_owned())
+}
+
+/// Questions to the supervisor, and what it prints after the first of them.
+#[derive(Debug)]
+pub struct Conversation<'a> {
+    machine: &'a Machine,
+    tail: Tail,
+    /// Lines that have been printed and not been looked at.
+    printed: VecDeque<String>,
+    /// Held while nobody else may ask.
+    turn: Option<File>,
+    timeout: Duration,
+    end: Instant,
+}
+
+impl<'a> Conversation<'a> {
+    /// Waits for its turn. All of the conversation may take so long.
+    ///
+    /// # Errors
+    /// `Failed` if others use the line all the time; `Io`.
+    pub fn start(machine: &'a Machine, timeout: Duration) -> Result<Self> {
+        let end = Instant::now() + timeout;
+        let turn = Some(take_turn(machine, end)?);
+        let tail = Tail::open_at_end(&machine.file(files::SERIAL_LOG))?;
+        Ok(Self { machine, tail, printed: VecDeque::new(), turn, timeout, end })
     }
-    let name = &machine.record.name;
-    Err(Error::failed(
-        format!("the supervisor of machine {name:?} did not answer within {} s", timeout.as_secs()),
-        format!("`firn logs --name {name} 0` shows what it is doing"),
-    ))
+
+    /// Writes a line to the supervisor.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn say(&self, line: &str) -> Result<()> {
+        write_line(self.machine, line)
+    }
+
+    /// Lets others ask, while this one goes on listening.
+    pub fn give_way(&mut self) {
+        self.turn = None;
+    }
+
+    /// Waits for a line of the supervisor's, or for an error of it that begins so.
+    ///
+    /// # Errors
+    /// `Failed` with that error, if it says nothing of this in time, or if the machine ends; `Io`.
+    pub fn wait(&mut self, is_answer: impl Fn(&str) -> bool, error: &str) -> Result<String> {
+        loop {
+            // In this order: what a machine says before it ends is in the log when its end is seen.
+            let is_over = !self.machine.is_alive();
+            self.printed.extend(self.tail.lines()?);
+            while let Some(line) = self.printed.pop_front() {
+                let Some(text) = Line::parse(&line).supervisor() else { continue };
+                if is_answer(text) {
+                    return Ok(text.to_owned());
+                }
+                if let Some(problem) = text.strip_prefix("error: ").filter(|problem| problem.starts_with(error)) {
+                    return Err(Error::failed(format!("the supervisor says: {problem}"), ""));
+                }
+            }
+            let name = &self.machine.record.name;
+            if is_over {
+                down::wait(self.machine, SOON);
+                let problem = format!("machine {name:?} has ended: {}", self.machine.meaning());
+                return Err(Error::failed(problem, format!("`firn logs --name {name}` shows why")));
+            }
+            if Instant::now() >= self.end {
+                let seconds = self.timeout.as_secs();
+                return Err(Error::failed(
+                    format!("the supervisor of machine {name:?} did not answer within {seconds} s"),
+                    format!("`firn logs --name {name} 0` shows what it is doing"),
+                ));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
 }
 
 /// Writes a line to the supervisor and expects no answer.

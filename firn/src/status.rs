@@ -82,6 +82,7 @@ pub fn host(machine: &Machine) -> Value {
         "machine": record.machine,
         "accel": record.accel,
         "cpus": record.cpus,
+        "icount": record.is_counted,
         "memory_bytes": record.memory_bytes,
         "swap": record.swap,
         "started_ms": record.started_ms,

@@ -7,7 +7,7 @@ use crate::fleet::{Fleet, Overrides};
 use crate::logs::{SUPERVISOR_SYMBOLS, Symbolizer, Tail, service_symbols};
 use crate::machine::{self, Machine, Process, Record, ServiceRecord, ending, files, write_json};
 use crate::project::{Project, check_name};
-use crate::qemu::{Kind, Setup};
+use crate::qemu::{Accel, Kind, Setup};
 use crate::serial::Line;
 use crate::{bundle, down, holder, host, qemu, swap};
 use nix::sys::signal::Signal;
@@ -30,6 +30,8 @@ pub struct Request {
     pub kind: Kind,
     /// How it is to be executed.
     pub wish: Wish,
+    /// Whether its time is to count its instructions.
+    pub is_counted: bool,
     /// Instead of what the fleet file says.
     pub overrides: Overrides,
     /// Further options for the kernel.
@@ -60,6 +62,9 @@ pub fn up(project: &Project, request: &Request) -> Result<Up> {
         remedy: "a name is 1 to 32 letters, digits, '-' and '_'".into(),
     })?;
     let fleet = Fleet::load(&request.fleet, project, &request.overrides)?;
+    if request.is_counted {
+        check_counted(request.wish, fleet.cpus)?;
+    }
     let built = Built::find(project)?;
     host::qemu()?;
     host::iproute()?;
@@ -69,7 +74,10 @@ pub fn up(project: &Project, request: &Request) -> Result<Up> {
         return Err(Error::AlreadyUp { name: request.name.clone() });
     }
     machine::clear_away(project, &request.name)?;
-    let choice = accel::choose(project, request.wish, request.kind)?;
+    let choice = match request.is_counted {
+        true => Choice { accel: Accel::Tcg, reason: "instructions are counted".into() },
+        false => accel::choose(project, request.wish, request.kind)?,
+    };
     eprintln!("firn: acceleration {} ({})", choice.accel.name(), choice.reason);
     let bundle = bundle::encode(&fleet, &request.name, &built.supervisor)?;
     let folder = project.machines.join(&request.name);
@@ -88,6 +96,18 @@ pub fn up(project: &Project, request: &Request) -> Result<Up> {
             Err(error.naming(&machine::kept_log(project, &request.name)))
         }
     }
+}
+
+/// Checks that the instructions of such a machine can be counted.
+fn check_counted(wish: Wish, cpus: u32) -> Result<()> {
+    let (problem, remedy) = if cpus > 1 {
+        (format!("instructions cannot be counted with {cpus} processors"), "give --cpus 1")
+    } else if wish == Wish::Kvm {
+        ("instructions cannot be counted under KVM".into(), "leave --accel out, or give --accel tcg")
+    } else {
+        return Ok(());
+    };
+    Err(Error::Argument { argument: "--icount", problem, remedy: remedy.into() })
 }
 
 /// A flag that becomes true when this process is told to end, which it then does in its own way.
@@ -141,6 +161,7 @@ fn start(request: &Request, fleet: &Fleet, choice: &Choice, folder: PathBuf) -> 
         kind: request.kind,
         accel: choice.accel,
         cpus: fleet.cpus,
+        is_counted: request.is_counted,
         memory_bytes: fleet.memory_bytes,
         kernel: files::KERNEL.into(),
         options: request.options.clone(),
@@ -158,6 +179,7 @@ fn start(request: &Request, fleet: &Fleet, choice: &Choice, folder: PathBuf) -> 
         accel: choice.accel.name().to_owned(),
         cpus: fleet.cpus,
         memory_bytes: fleet.memory_bytes,
+        is_counted: request.is_counted,
         swap,
         started_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         holder: started.holder,
@@ -292,6 +314,16 @@ mod tests {
         assert!(!is_started("fleet web2: 1000 VMs started", "web"));
         assert!(!is_started("fleet web: 10 VMs to go", "web"));
         assert!(!is_started("error: fleet web: 1 VMs started", "web"));
+    }
+
+    #[test]
+    fn only_one_translated_processor_is_counted() {
+        assert!(check_counted(Wish::Auto, 1).is_ok() && check_counted(Wish::Tcg, 1).is_ok());
+        for (wish, cpus, words) in [(Wish::Auto, 2, "with 2 processors"), (Wish::Kvm, 1, "under KVM")] {
+            let error = check_counted(wish, cpus).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(error.status(), crate::error::STATUS_BAD_INPUT);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{boot, built, web_bundle};
+use common::{boot, boot_with_disk, built, web_bundle};
 use firn::logs::Symbolizer;
 use firn::qemu::Kind;
 use virtual_isa::bundle::{ENTRY_BYTES, HEADER_BYTES, exit_status};
@@ -22,6 +22,16 @@ fn the_self_test_passes_on_microvm() {
 fn the_self_test_passes_on_q35() {
     let (status, log) = boot(Kind::Q35, "selftest", None);
     assert!(status == CLEAN && log.contains("selftest passed"), "{status}\n{log}");
+}
+
+#[test]
+fn the_self_test_passes_with_a_disk() {
+    for kind in [Kind::Microvm, Kind::Q35] {
+        let (status, log) = boot_with_disk(kind, "selftest", None, Some(64 << 20));
+        assert!(status == CLEAN && log.contains("selftest passed"), "{kind:?}: {status}\n{log}");
+        // So that it is not one without a disk that passed.
+        assert!(log.contains("disk 64 MiB"), "{log}");
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_take_as_many_bits() {
-        let bits = Bits::of([1..100_001]);
+        let bits = Bits::of(core::iter::once(1..100_001));
         assert_eq!((bits.count(), bits.contains(0), bits.contains(100_000)), (100_000, false, true));
         assert!(bits.words.len() * 8 <= 100_001 / 8 + 8);
     }

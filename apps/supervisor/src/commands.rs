@@ -13,6 +13,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 use libos::gate::{Answer, Error, MachineStatus, Operation, Tier, VmStatus};
+use libos::time::{Duration, Instant, sleep};
+
+/// How often it is looked whether VMs are on the disk.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// When nothing has got to the disk for so long, nothing will: it is full, or fails.
+const STUCK: Duration = Duration::from_secs(2);
 
 /// Which VMs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +45,7 @@ pub enum Command {
     VmMemory(u32),
     /// To park VMs that sleep.
     Park(Vms, Tier),
-    /// To create, start, stop and destroy so many VMs from a number on, and say what that cost.
+    /// To create, start, park, wake, stop and destroy so many VMs from a number on, and say what that cost.
     Churn(u32, u32),
     /// To power the machine off.
     Down,
@@ -139,11 +146,11 @@ pub async fn execute<M: Machine>(office: &Rc<Office<M>>, command: Command) -> Re
         }
         Command::Park(vms, tier) => {
             let vms: Vec<_> = match vms {
-                Vms::One(vm) => [vm..vm + 1].into(),
+                Vms::One(vm) => core::iter::once(vm..vm.saturating_add(1)).collect(),
                 Vms::Range(range) => [range].into(),
                 Vms::All => office.fleet.borrow().plan.services.iter().map(|service| service.vms.clone()).collect(),
             };
-            let work = async move |office: &Rc<Office<M>>| Ok(park(office, vms, tier).await);
+            let work = async move |office: &Rc<Office<M>>| park(office, vms, tier).await;
             return in_background(office, work).map(|()| None);
         }
         Command::Churn(first, count) => {
@@ -177,10 +184,32 @@ fn in_background<M: Machine>(
     Ok(())
 }
 
-/// Parks those of these VMs that sleep.
-async fn park<M: Machine>(office: &Rc<Office<M>>, vms: Vec<Range<u32>>, tier: Tier) -> String {
+/// Parks those of these VMs that sleep. To the disk means that they are there when it is said.
+async fn park<M: Machine>(office: &Rc<Office<M>>, vms: Vec<Range<u32>>, tier: Tier) -> Result<String, String> {
     let tally = crowd::each(office, vms, move |vm| Operation::Park { vm, tier }).await;
-    format!("parked {} VMs", tally.done)
+    if tier == Tier::Disk {
+        written(office).await.map_err(|problem| format!("park: {problem}"))?;
+    }
+    Ok(format!("parked {} VMs", tally.done))
+}
+
+/// Waits until what is parked is on the disk, or no more of it gets there.
+async fn written<M: Machine>(office: &Office<M>) -> Result<(), String> {
+    let mut most = 0;
+    let mut since = Instant::now();
+    loop {
+        let machine = machine(office).await?;
+        if machine.swap_blocks == 0 || machine.parked_on_disk >= machine.parked {
+            return Ok(());
+        }
+        if machine.parked_on_disk > most {
+            most = machine.parked_on_disk;
+            since = Instant::now();
+        } else if Instant::now() >= since + STUCK {
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
 }
 
 async fn machine<M: Machine>(office: &Office<M>) -> Result<Box<MachineStatus>, String> {

@@ -5,10 +5,60 @@ use libos::time::{Duration, sleep, timeout};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+use supervisor::crowd::IN_FLIGHT;
 use supervisor::{Machine, run};
 use virtual_isa::bundle::{EntryKind, Plan, ServicePlan};
 use virtual_isa::exception::{Cause, Report};
 use virtual_isa::gate::Counters;
+
+/// Busy time of an operation that changes something.
+const OPERATION_NS: u64 = 1000;
+
+/// Idle time that passes whenever somebody asks for it.
+const LOOK_NS: u64 = 1_000_000;
+
+/// A VM of the test's machine.
+struct FakeVm {
+    arguments: String,
+    state: VmState,
+    starts: u64,
+    is_parked: bool,
+}
+
+impl FakeVm {
+    /// Where it goes on an operation, if it can.
+    fn after(&self, operation: &Operation<'_>) -> Result<VmState, GateError> {
+        Ok(match (operation, self.state) {
+            (Operation::Start { .. }, VmState::Created | VmState::Paused) => VmState::Idle,
+            (Operation::Pause { .. }, VmState::Idle) => VmState::Paused,
+            (Operation::Park { .. }, VmState::Idle | VmState::Paused) => self.state,
+            (Operation::Stop { .. }, VmState::Idle | VmState::Paused) => VmState::Ended,
+            (Operation::Destroy { .. }, VmState::Created | VmState::Ended) => VmState::Ended,
+            _ => return Err(GateError::BadState),
+        })
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { guest_ns: self.starts * 100, kernel_ns: self.starts * 10, ..Counters::default() }
+    }
+}
+
+/// The answer to a question after a VM.
+fn answer(state: VmState, counters: Counters) -> Answer {
+    Answer::Vm(Box::new(VmStatus {
+        state,
+        shares: 1,
+        memory_pages: 256,
+        minimum_pages: 16,
+        private_pages: 9,
+        template_pages: 20,
+        packed_pages: 5,
+        disk_pages: 3,
+        table_pages: 4,
+        generation: 1,
+        counters,
+    }))
+}
 
 /// What the test's machine is and has done.
 #[derive(Default)]
@@ -17,7 +67,13 @@ struct State {
     bad_images: BTreeSet<u32>,
     full_from: Option<u32>,
     images: RefCell<Vec<u32>>,
-    vms: RefCell<BTreeMap<u32, (bool, String)>>,
+    vms: RefCell<BTreeMap<u32, FakeVm>>,
+    busy_ns: Cell<u64>,
+    idle_ns: Cell<u64>,
+    unfit: BTreeSet<u32>,
+    swap_blocks: u64,
+    on_disk: Cell<u32>,
+    disk_takes: u32,
     said: RefCell<Vec<String>>,
     events: RefCell<VecDeque<Event>>,
     lines: RefCell<VecDeque<String>>,
@@ -32,8 +88,26 @@ struct Fake(Rc<State>);
 impl Fake {
     fn operate(&self, operation: Operation<'_>) -> Result<Answer, GateError> {
         let state = &self.0;
+        let spend = |cell: &Cell<u64>, ns| cell.set(cell.get() + ns);
+        match operation {
+            Operation::Machine => spend(&state.idle_ns, LOOK_NS),
+            Operation::Inspect { .. } => {}
+            _ => spend(&state.busy_ns, OPERATION_NS),
+        }
+        let parked = u32::try_from(state.vms.borrow().values().filter(|vm| vm.is_parked).count()).unwrap();
         match operation {
             Operation::Machine => Ok(Answer::Machine(Box::new(MachineStatus {
+                swap_blocks: state.swap_blocks,
+                parked,
+                parked_on_disk: {
+                    // One more each time somebody looks.
+                    state.on_disk.set((state.on_disk.get() + 1).min(parked).min(state.disk_takes));
+                    state.on_disk.get()
+                },
+                uptime_ns: state.idle_ns.get() + state.busy_ns.get(),
+                idle_ns: state.idle_ns.get(),
+                cpus: 1,
+                private_pages: state.vms.borrow().len() as u64 * 9,
                 bundle_entries: u32::try_from(state.entries.len()).unwrap(),
                 vms: u32::try_from(state.vms.borrow().len()).unwrap() + 1,
                 ..MachineStatus::default()
@@ -57,39 +131,41 @@ impl Fake {
                 if state.full_from.is_some_and(|full| vm >= full) {
                     return Err(GateError::NoMemory);
                 }
-                let created = state.vms.borrow_mut().insert(vm, (false, arguments.into()));
-                if created.is_some() { Err(GateError::VmExists) } else { Ok(Answer::Done) }
+                let new = FakeVm { arguments: arguments.into(), state: VmState::Created, starts: 0, is_parked: false };
+                let old = state.vms.borrow_mut().insert(vm, new);
+                if old.is_some() { Err(GateError::VmExists) } else { Ok(Answer::Done) }
             }
-            Operation::Start { vm } => {
-                let mut vms = state.vms.borrow_mut();
-                let (is_started, _) = vms.get_mut(&vm).ok_or(GateError::NoSuchVm)?;
-                if core::mem::replace(is_started, true) { Err(GateError::BadState) } else { Ok(Answer::Done) }
-            }
+            Operation::Inspect { vm: 0 } => Ok(answer(VmState::Runnable, Counters::default())),
             Operation::Inspect { vm } => {
                 let vms = state.vms.borrow();
-                vms.get(&vm).ok_or(GateError::NoSuchVm)?;
-                let (private_pages, table_pages) = (9, 4);
-                let state = VmState::Idle;
-                let counters = Counters::default();
-                Ok(Answer::Vm(Box::new(VmStatus {
-                    state,
-                    shares: 1,
-                    memory_pages: 256,
-                    minimum_pages: 16,
-                    template_pages: 20,
-                    private_pages,
-                    table_pages,
-                    packed_pages: 5,
-                    disk_pages: 3,
-                    generation: 1,
-                    counters,
-                })))
+                let vm = vms.get(&vm).ok_or(GateError::NoSuchVm)?;
+                let state = if vm.is_parked { VmState::Parked } else { vm.state };
+                Ok(answer(state, vm.counters()))
+            }
+            Operation::Park { vm, .. } if state.unfit.contains(&vm) => Err(GateError::BadState),
+            Operation::Start { vm: number }
+            | Operation::Park { vm: number, .. }
+            | Operation::Pause { vm: number }
+            | Operation::Stop { vm: number }
+            | Operation::Destroy { vm: number } => {
+                let mut vms = state.vms.borrow_mut();
+                let vm = vms.get_mut(&number).ok_or(GateError::NoSuchVm)?;
+                vm.state = vm.after(&operation)?;
+                match operation {
+                    Operation::Start { .. } => {
+                        vm.starts += 1;
+                        vm.is_parked = false;
+                    }
+                    Operation::Park { .. } => vm.is_parked = true,
+                    Operation::Destroy { .. } => drop(vms.remove(&number)),
+                    _ => {}
+                }
+                Ok(Answer::Done)
             }
             Operation::PowerOff { status } => {
                 state.power_off.set(Some(status));
                 Ok(Answer::Done)
             }
-            _ => Err(GateError::BadArgument),
         }
     }
 }
@@ -200,9 +276,11 @@ fn every_vm_of_the_plan_is_started_with_few_requests_at_a_time_and_each_image_lo
     assert_eq!(*state.images.borrow(), [3, 4]);
     let vms = state.vms.borrow();
     assert_eq!(vms.len(), 1015);
-    assert!(vms.values().all(|(is_started, _)| *is_started));
-    assert_eq!(vms[&1003].1, "body=1 service=echo");
-    assert!(state.most_in_flight.get() <= 20, "{}", state.most_in_flight.get());
+    assert!(vms.values().all(|vm| vm.starts == 1));
+    assert_eq!(vms[&1003].arguments, "body=1 service=echo");
+    // Besides the starts, one question from the console at a time.
+    let most = u32::try_from(state.most_in_flight.get()).unwrap();
+    assert!((2..=IN_FLIGHT + 1).contains(&most), "{most}");
     let said = state.said.borrow();
     let json = |prefix: &str| -> serde_json::Value {
         let line = said.iter().find_map(|line| line.strip_prefix(prefix)).unwrap();
@@ -223,6 +301,82 @@ fn down_powers_off_cleanly() {
         until(|| state.power_off.get().is_some()).await;
     });
     assert_eq!(state.power_off.get(), Some(0));
+}
+
+/// Runs a fleet of 5 VMs of which one cannot be parked, and types these lines, each when the one before is answered.
+/// Returns the answers.
+fn asked(lines: &[&str]) -> Vec<String> {
+    let entries = bundle(plan(false, &[("web", 3, 1, 5)]));
+    let state = State { entries, unfit: [3, 103].into(), ..State::default() };
+    let state = play(state, async |state| {
+        has_said(state, "fleet test: 5 VMs started").await;
+        for line in lines {
+            let before = state.said.borrow().len();
+            state.lines.borrow_mut().push_back((*line).into());
+            until(|| state.said.borrow().len() > before).await;
+        }
+    });
+    assert_eq!(state.vms.borrow().keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    state.said.borrow()[2..].to_vec()
+}
+
+#[test]
+fn vms_are_parked_one_by_one_and_all_together() {
+    let answers = asked(&["park 2", "park 3 disk", "park 1-2 memory", "park all disk", "park 4-4", "park 7"]);
+    let expected = [
+        "parked vm 2",
+        "error: vm 3: cannot park it: the VM's state does not allow it",
+        "parked 2 VMs",
+        "parked 4 VMs",
+        "parked 1 VMs",
+        "error: vm 7: cannot park it: no such VM",
+    ];
+    assert_eq!(answers, expected);
+}
+
+#[test]
+fn vms_are_on_the_disk_when_it_is_said_or_nothing_gets_there_any_more() {
+    for (disk_takes, on_disk) in [(100, 30), (10, 10)] {
+        let entries = bundle(plan(false, &[("web", 3, 1, 30)]));
+        let state = State { entries, swap_blocks: 1000, disk_takes, ..State::default() };
+        let state = play(state, async |state| {
+            has_said(state, "fleet test: 30 VMs started").await;
+            state.lines.borrow_mut().extend(["park all disk".into(), "park 1 disk".into(), "park 1-2".into()]);
+            has_said(state, "parked 30 VMs").await;
+        });
+        assert_eq!(state.on_disk.get(), on_disk);
+        let said = state.said.borrow();
+        // Others are asked and answered meanwhile, but for what takes long too.
+        let busy = said.iter().position(|line| line.starts_with("error: another command is not done yet")).unwrap();
+        let one = said.iter().position(|line| line == "parked vm 1").unwrap();
+        let all = said.iter().position(|line| line == "parked 30 VMs").unwrap();
+        assert!(one < all && busy < all, "{said:?}");
+    }
+}
+
+#[test]
+fn churn_says_what_each_step_cost() {
+    let answers = asked(&["churn 11 7"]);
+    let figures: serde_json::Value = serde_json::from_str(answers[0].strip_prefix("churn ").unwrap()).unwrap();
+    assert_eq!((&figures["first"], &figures["count"]), (&11.into(), &7.into()));
+    for step in ["create", "start", "park", "wake", "stop", "destroy"] {
+        assert_eq!(figures[format!("{step}_busy_ns")], 7 * OPERATION_NS, "{step} in {figures}");
+        assert_eq!(figures[format!("{step}_supervisor_ns")], 0, "{step} in {figures}");
+    }
+    for step in ["start", "wake"] {
+        assert_eq!(figures[format!("{step}_guest_ns")], 700, "{step} in {figures}");
+        assert_eq!(figures[format!("{step}_kernel_ns")], 70, "{step} in {figures}");
+    }
+}
+
+#[test]
+fn churn_leaves_nothing_behind_when_it_fails() {
+    let answers = asked(&["churn 100 9", "churn 5 9", "churn 11 0", "churn 1048576 1", "churn 4294967295 2"]);
+    assert_eq!(answers[0], "error: churn: park: 1 VMs refused: the VM's state does not allow it");
+    assert_eq!(answers[1], "error: churn 5 9: some of these VMs are service web's");
+    for answer in &answers[2..] {
+        assert!(answer.ends_with("VMs are 1 to 1048575, at least one"), "{answer}");
+    }
 }
 
 #[test]

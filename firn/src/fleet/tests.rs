@@ -86,8 +86,12 @@ fn a_good_fleet_is_read_as_written() {
 #[test]
 fn the_command_line_overrides_the_file() {
     let bench = Bench::new();
-    let overrides =
-        Overrides { memory_bytes: Some(64 << 20), cpus: Some(3), counts: vec![("web".into(), 9), ("web".into(), 7)] };
+    let overrides = Overrides {
+        memory_bytes: Some(64 << 20),
+        cpus: Some(3),
+        counts: vec![("web".into(), 9), ("web".into(), 7)],
+        ..Overrides::default()
+    };
     let fleet = bench.read_with(&service("count = 3"), &overrides).unwrap();
     assert_eq!((fleet.memory_bytes, fleet.cpus, fleet.nr_vms()), (64 << 20, 3, 7));
     let wrong = Overrides { counts: vec![("wbe".into(), 9)], ..Overrides::default() };
@@ -207,4 +211,81 @@ fn a_missing_fleet_file_is_named() {
     let bench = Bench::new();
     let error = Fleet::load(Path::new("no/such.toml"), &bench.project, &Overrides::default()).unwrap_err();
     assert!(error.to_string().contains("no/such.toml: cannot be read"), "{error}");
+}
+
+#[test]
+fn swap_is_read_as_written() {
+    let bench = Bench::new();
+    let with = |lines: &str| bench.read(&format!("[machine]\n{lines}\n{}", service("count = 3"))).unwrap().swap;
+    let disk = |bytes, iops| Some(Swap { bytes, iops });
+    assert_eq!(with("memory = \"64M\""), None);
+    assert_eq!(with("swap = \"0\""), None);
+    assert_eq!(with("swap = \"4G\""), disk(4 << 30, None));
+    assert_eq!(with("swap = \"4M\"\nswap-iops = 5000"), disk(4 << 20, Some(5000)));
+    assert_eq!(with("swap = \"256M\"\nswap_iops = 1"), disk(256 << 20, Some(1)));
+    assert_eq!(with("swap = \"8192G\"\nswap-iops = 0"), disk(8 << 40, None));
+    // Without a disk there is nothing to limit; the disk may come from the command line.
+    assert_eq!(with("swap-iops = 7"), None);
+}
+
+#[test]
+fn the_command_line_overrides_swap() {
+    let bench = Bench::new();
+    let text = format!("[machine]\nswap = \"1G\"\nswap-iops = 100\n{}", service("count = 3"));
+    let read = |swap_bytes, swap_iops| {
+        bench.read_with(&text, &Overrides { swap_bytes, swap_iops, ..Overrides::default() }).map(|fleet| fleet.swap)
+    };
+    let disk = |bytes, iops| Ok(Some(Swap { bytes, iops }));
+    assert_eq!(read(None, None), disk(1 << 30, Some(100)));
+    assert_eq!(read(Some(2 << 30), None), disk(2 << 30, Some(100)));
+    assert_eq!(read(None, Some(5)), disk(1 << 30, Some(5)));
+    assert_eq!(read(None, Some(0)), disk(1 << 30, None));
+    assert_eq!(read(Some(0), None), Ok(None));
+    let error = read(Some(0), Some(5)).unwrap_err();
+    assert_eq!((error.line, error.field.as_str()), (0, "--swap-iops"), "{error}");
+    assert!(error.problem.contains("no swap disk") && error.remedy.contains("--swap SIZE"), "{error}");
+    for (bytes, problem) in [(1 << 20, "1M is too small"), (16 << 40, "too large")] {
+        let error = read(Some(bytes), None).unwrap_err();
+        assert_eq!((error.line, error.field.as_str()), (0, "--swap"), "{error}");
+        assert!(error.problem.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn bad_swap_is_refused() {
+    let bench = Bench::new();
+    let with = |line: &str| format!("[machine]\n{line}\n{}", service("count = 3"));
+    let field = "machine: swap";
+    bench.refuses(&with("swap = \"2M\""), 2, field, "2M is too small for a swap disk", "4M or more");
+    bench.refuses(&with("swap = \"4096K\"\nswap = \"4M\""), 3, "swap", "duplicate key", "");
+    bench.refuses(&with("swap = \"4T\""), 2, field, "\"4T\" is not a size", "\"2G\"");
+    bench.refuses(&with("swap = \"\""), 2, field, "\"\" is not a size", "\"2G\"");
+    bench.refuses(&with("swap = \"4097K\""), 2, field, "not a multiple of the page size", "\"2G\"");
+    bench.refuses(&with("swap = \"16384G\""), 2, field, "too large for a swap disk", "8192G");
+    bench.refuses(&with("swap = \"99999999999999999999G\""), 2, field, "is too large", "\"2G\"");
+    bench.refuses(&with("swap = 4"), 2, "swap", "expected a string", "strings in quotes");
+    bench.refuses(&with("swap-iops = -1"), 2, "swap-iops", "invalid value", "whole numbers");
+    bench.refuses(&with("swap-iops = \"5\""), 2, "swap-iops", "invalid type", "whole numbers");
+    bench.refuses(&with("swap_iops = 4294967296"), 2, "swap_iops", "invalid value", "whole numbers");
+    bench.refuses(&with("swap-iops = 1\nswap_iops = 2"), 1, "[machine]", "duplicate field", "the same");
+    bench.refuses(&with("swop = \"4M\""), 2, "swop", "unknown field `swop`", "correct or remove");
+}
+
+#[test]
+fn minimums_are_within_memory() {
+    let bench = Bench::new();
+    let minimum = |line: &str| bench.read(&service(line)).unwrap().services[0].minimum_pages;
+    assert_eq!(minimum("shares = 1"), 0);
+    assert_eq!(minimum("minimum = \"0\""), 0);
+    assert_eq!(minimum("minimum = \"64K\""), 16);
+    assert_eq!(minimum("minimum = \"5K\""), 2, "rounded up to whole pages");
+    assert_eq!(minimum("minimum = \"4M\""), 1024);
+    let field = "service \"web\": minimum";
+    bench.refuses(&service("minimum = \"5M\""), 2, field, "\"5M\" is more than the VM's memory", "4M");
+    bench.refuses(&service("minimum = \"4097K\""), 2, field, "more than the VM's memory", "4M");
+    bench.refuses(&service("minimum = \"64T\""), 2, field, "\"64T\" is not a size", "\"4M\"");
+    bench.refuses(&service("minimum = \"64\""), 2, field, "\"64\" is not a size", "\"4M\"");
+    bench.refuses(&service("minimum = \"-4K\""), 2, field, "is not a size", "\"4M\"");
+    bench.refuses(&service("minimum = 64"), 2, "minimum", "expected a string", "strings in quotes");
+    bench.refuses(&service("minumum = \"64K\""), 2, "minumum", "unknown field", "correct or remove");
 }

@@ -4,6 +4,7 @@
 use firn::fleet::{Fleet, Service};
 use firn::project::Project;
 use firn::qemu::{Accel, Kind, Setup};
+use firn::swap::{self, Swap};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -28,14 +29,20 @@ pub fn built() -> Project {
     Project::find(None).unwrap()
 }
 
-/// A machine that is not `firn up`'s: no network namespace, the serial line on standard output.
+/// A machine that is not `firn up`'s: no network namespace, no disk.
 pub fn boot(kind: Kind, options: &str, bundle: Option<&[u8]>) -> (i32, String) {
+    boot_with_disk(kind, options, bundle, None)
+}
+
+/// The same with a disk of so many bytes.
+pub fn boot_with_disk(kind: Kind, options: &str, bundle: Option<&[u8]>, disk: Option<u64>) -> (i32, String) {
     let project = built();
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup {
         kind,
         accel: Accel::Tcg,
         cpus: 1,
+        is_counted: false,
         memory_bytes: 128 << 20,
         kernel: project.kernel(),
         options: options.to_owned(),
@@ -46,6 +53,10 @@ pub fn boot(kind: Kind, options: &str, bundle: Option<&[u8]>) -> (i32, String) {
     if let Some(bundle) = bundle {
         std::fs::write(folder.path().join("bundle"), bundle).unwrap();
         command.args(["-initrd", "bundle"]);
+    }
+    if let Some(bytes) = disk {
+        let disk = swap::create(folder.path(), Swap { bytes, iops: None }).unwrap();
+        command.args(swap::arguments(kind, &disk));
     }
     let mut child = command.spawn().unwrap();
     let end = Instant::now() + WATCHDOG;
@@ -69,18 +80,22 @@ fn read(file: &Path) -> String {
 
 /// The bundle of a fleet of one `web` service.
 pub fn web_bundle() -> Vec<u8> {
-    let project = built();
+    bundle(&fleet("web", 2))
+}
+
+/// A fleet of one service with VMs of this app.
+pub fn fleet(app: &str, count: u32) -> Fleet {
     let service = Service {
-        name: "web".into(),
-        image: project.image("web"),
+        name: app.into(),
+        image: built().image(app),
         first_vm: 1,
-        count: 2,
+        count,
         memory_pages: 1024,
         minimum_pages: 0,
         shares: 100,
         arguments: String::new(),
     };
-    let fleet = Fleet {
+    Fleet {
         file: "fleet.toml".into(),
         memory_bytes: 128 << 20,
         cpus: 1,
@@ -88,8 +103,12 @@ pub fn web_bundle() -> Vec<u8> {
         power_off_when_done: false,
         network: Network::default(),
         services: vec![service],
-    };
-    firn::bundle::encode(&fleet, "test", &project.image("supervisor")).unwrap()
+    }
+}
+
+/// The bundle of a fleet.
+pub fn bundle(fleet: &Fleet) -> Vec<u8> {
+    firn::bundle::encode(fleet, "test", &built().image("supervisor")).unwrap()
 }
 
 /// A folder for the state of one test's machines, which end with it.

@@ -1,0 +1,40 @@
+//! Asking the supervisor over its console, and machines that count their instructions.
+
+mod common;
+
+use common::Bench;
+use serde_json::Value;
+
+fn number(status: &Value, name: &str) -> u64 {
+    let value = status.pointer(name).unwrap_or_else(|| panic!("{name} is missing: {status}"));
+    value.as_u64().unwrap_or_else(|| panic!("{name} is {value}"))
+}
+
+#[test]
+fn the_supervisor_is_asked_and_its_errors_are_told() {
+    let bench = Bench::new();
+    bench.up(&bench.web(3), &["--icount"]);
+    let ask = |words: &[&str]| bench.firn([&["ask"], words].concat());
+    let said = ask(&["vm", "2"]).expect(0).out;
+    assert!(said.starts_with("vm {\"vm\":2,") && said.lines().count() == 1, "{said}");
+    let wrong = ask(&["prak", "all"]).expect(1).err;
+    assert!(wrong.contains("unknown command \"prak all\"") && wrong.contains("park N|N-M|all"), "{wrong}");
+    assert!(ask(&["vm", "77"]).expect(1).err.contains("vm 77"));
+    assert!(ask(&["churn", "2", "5"]).expect(1).err.contains("some of these VMs are service web's"));
+    ask(&["vm\n1"]).expect(2);
+    bench.firn(["ask", "--name", "other", "status"]).expect(2);
+    // Under --icount the same costs the same, to the instruction or nearly.
+    let costs = || {
+        let said = ask(&["churn", "1001", "50"]).expect(0).out;
+        let figures: Value = serde_json::from_str(said.strip_prefix("churn ").unwrap()).unwrap();
+        ["create", "start", "park", "wake", "stop"].map(|step| number(&figures, &format!("/{step}_busy_ns")))
+    };
+    costs();
+    let (one, two) = (costs(), costs());
+    for (one, two) in one.into_iter().zip(two) {
+        assert!(one > 0 && one.abs_diff(two) * 50 < one, "{one} instructions, then {two}");
+    }
+    let down = ask(&["down"]).expect(0).out;
+    assert_eq!(down, "machine default: powered off cleanly\n");
+    bench.firn(["up", bench.web(1).to_str().unwrap(), "--icount", "--cpus", "2"]).expect(2);
+}
