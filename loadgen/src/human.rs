@@ -29,6 +29,13 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// A whole number in groups of three digits, of one that is not negative.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a conversion from f64 saturates")]
+pub fn whole(n: f64) -> String {
+    count(n.round() as u64)
+}
+
 /// A rate, rounded.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded on purpose")]

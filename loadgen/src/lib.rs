@@ -1,4 +1,5 @@
-//! Firn's load generator: HTTP load over a range of addresses, reports and plots of it, and the demonstration.
+//! Firn's load generator: HTTP load over a range of addresses, reports and plots of it, the demonstration and the
+//! benchmarks.
 //!
 //! | module | what |
 //! |---|---|
@@ -7,18 +8,28 @@
 //! | [`report`] | a run as JSON |
 //! | [`human`] | a run as text |
 //! | [`plot`] | a run as SVG |
-//! | [`demo`] | a machine built, booted, loaded, measured and ended |
+//! | [`machine`] | a machine, through the program `firn` |
+//! | [`fleet`] | the fleet file of a machine to be measured |
+//! | [`driver`] | a machine under load: booted, asked, loaded, parked, ended |
+//! | [`demo`] | the demonstration: web VMs asked, loaded, parked, asked again |
+//! | [`bench`] | benchmarks, each with budgets |
+//! | [`facts`] | versions, host, date |
 //! | [`json`] | readable JSON |
 //! | [`progress`] | bars and lines on stderr |
 //! | [`cli`] | arguments, checked |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod bench;
 pub mod cli;
 pub mod demo;
+pub mod driver;
+pub mod facts;
+pub mod fleet;
 pub mod http;
 pub mod human;
 pub mod json;
+pub mod machine;
 pub mod plot;
 pub mod progress;
 pub mod report;

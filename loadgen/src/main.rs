@@ -2,14 +2,15 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use loadgen::cli::{Cli, Command, DemoArgs, Format, HttpArgs};
-use loadgen::demo::{self, Failure};
+use loadgen::cli::machine::{BenchArgs, DemoArgs};
+use loadgen::cli::{Cli, Command, Format, HttpArgs};
 use loadgen::http::{self, Config, Limit, Mode, Snapshot, Stage};
+use loadgen::machine::Failure;
 use loadgen::progress::Progress;
 use loadgen::report::HttpReport;
-use loadgen::{human, json, plot};
+use loadgen::{bench, demo, human, json, plot};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Http(args) => run_http(&args, &stop),
         Command::Demo(args) => run_demo(&args, &stop),
+        Command::Bench(args) => run_bench(&args, &stop),
     }
 }
 
@@ -121,25 +123,51 @@ fn show(progress: &mut Progress, config: &Config, snapshot: Snapshot) {
     }
 }
 
+/// The program `firn`: the one given, or the one beside this program.
+fn find_firn(given: Option<&PathBuf>) -> Result<PathBuf, ExitCode> {
+    let beside = || std::env::current_exe().map(|program| program.with_file_name("firn"));
+    match given.cloned().map_or_else(beside, Ok) {
+        Ok(firn) if firn.is_file() => Ok(firn),
+        Ok(firn) => {
+            let remedy = "build it with `cargo build --release -p firn`";
+            Err(complain(BAD_ARGUMENTS, format!("there is no program {}; {remedy}", firn.display())))
+        }
+        Err(error) => Err(complain(FAILED, error)),
+    }
+}
+
+/// The exit status of what has no result, after saying why.
+fn give_up(failure: Failure) -> ExitCode {
+    let status = match failure {
+        Failure::BadInput(_) => BAD_ARGUMENTS,
+        Failure::Failed(_) => FAILED,
+        Failure::Interrupted => INTERRUPTED,
+    };
+    complain(status, failure)
+}
+
+/// Prints a summary and what failed.
+fn conclude(summary: &str, failures: &[String]) -> ExitCode {
+    // Nobody may be reading; the exit status tells the result all the same.
+    let _ = std::io::stdout().write_all(summary.as_bytes());
+    for failure in failures {
+        eprintln!("error: {failure}");
+    }
+    ExitCode::from(if failures.is_empty() { 0 } else { FAILED })
+}
+
 fn run_demo(args: &DemoArgs, stop: &AtomicBool) -> ExitCode {
     let options = match args.options() {
         Ok(options) => options,
         Err(error) => return complain(BAD_ARGUMENTS, error),
     };
-    let beside = || std::env::current_exe().map(|program| program.with_file_name("firn"));
-    let firn = match args.firn.clone().map_or_else(beside, Ok) {
-        Ok(firn) if firn.is_file() => firn,
-        Ok(firn) => {
-            let remedy = "build it with `cargo build --release -p firn`";
-            return complain(BAD_ARGUMENTS, format!("there is no program {}; {remedy}", firn.display()));
-        }
-        Err(error) => return complain(FAILED, error),
+    let firn = match find_firn(args.firn.as_ref()) {
+        Ok(firn) => firn,
+        Err(status) => return status,
     };
     let report = match demo::run(&options, &firn, stop) {
         Ok(report) => report,
-        Err(failure @ Failure::BadInput(_)) => return complain(BAD_ARGUMENTS, failure),
-        Err(failure @ Failure::Failed(_)) => return complain(FAILED, failure),
-        Err(failure @ Failure::Interrupted) => return complain(INTERRUPTED, failure),
+        Err(failure) => return give_up(failure),
     };
     let plot = options.report.with_file_name("plot.svg");
     let mut text = report.summary();
@@ -147,10 +175,28 @@ fn run_demo(args: &DemoArgs, stop: &AtomicBool) -> ExitCode {
     if options.keep {
         text.push_str(&demo::how_to_reach(&report, &firn));
     }
-    // Nobody may be reading; the exit status tells the result all the same.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    for failure in &report.failures {
-        eprintln!("error: {failure}");
+    conclude(&text, &report.failures)
+}
+
+fn run_bench(args: &BenchArgs, stop: &AtomicBool) -> ExitCode {
+    if args.scenario == "list" {
+        return conclude(&bench::list(), &[]);
     }
-    ExitCode::from(if report.ok { 0 } else { FAILED })
+    let (scenario, options) = match bench::find(&args.scenario).and_then(|found| Ok((found, args.options()?))) {
+        Ok(both) => both,
+        Err(error) => return complain(BAD_ARGUMENTS, error),
+    };
+    let firn = match find_firn(args.firn.as_ref()) {
+        Ok(firn) => firn,
+        Err(status) => return status,
+    };
+    let report = match bench::run(scenario, &options, &firn, stop) {
+        Ok(report) => report,
+        Err(failure) => return give_up(failure),
+    };
+    let mut text = report.summary();
+    let files = [Some(report.file(&options)), report.plot.clone()];
+    let files: Vec<String> = files.iter().flatten().map(|file| file.display().to_string()).collect();
+    text.push_str(&format!("  report: {}\n", files.join(", ")));
+    conclude(&text, &report.failures)
 }

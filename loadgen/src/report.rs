@@ -4,6 +4,7 @@ use crate::http::error::ErrorKind;
 use crate::http::identity::IdentityReport;
 use crate::http::record::{Latencies, STEP_MS};
 use crate::http::{Config, Limit, Mode, Outcome};
+use crate::human;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -59,9 +60,10 @@ pub struct HttpReport {
 pub struct ConfigReport {
     pub first: Ipv4Addr,
     pub count: u32,
+    pub stride: u32,
     pub port: u16,
     pub path: String,
-    /// `random`, `all`, `kept` or `sweep`.
+    /// `random`, `zipf`, `all`, `kept` or `sweep`.
     pub targets: String,
     pub keep_alive: bool,
     pub connections: u32,
@@ -249,6 +251,7 @@ impl ConfigReport {
         let is_sweep = matches!(config.mode, Mode::Sweep { .. });
         let (targets, wait) = match config.mode {
             Mode::Random { .. } => ("random", None),
+            Mode::Zipf { .. } => ("zipf", None),
             Mode::InTurn { .. } => ("all", None),
             Mode::Kept => ("kept", None),
             Mode::Sweep { wait } => ("sweep", wait),
@@ -261,6 +264,7 @@ impl ConfigReport {
         Self {
             first: config.targets.address(0),
             count: config.targets.count(),
+            stride: config.targets.stride(),
             port: config.port,
             path: config.path.clone(),
             targets: targets.to_owned(),
@@ -361,6 +365,33 @@ impl HttpReport {
             && self.requests.ok > 0
             && !self.interrupted
             && identity.is_none_or(IdentityReport::is_clean)
+    }
+}
+
+impl HttpReport {
+    /// What went wrong, if anything did.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        if self.is_clean() {
+            return None;
+        }
+        let mut text = format!("{} requests failed", human::count(self.requests.failed));
+        for (kind, n) in self.errors.iter().filter(|&(_, &n)| n > 0) {
+            text.push_str(&format!(", {kind} {}", human::count(*n)));
+        }
+        let targets = &self.targets;
+        if targets.never_answered > 0 {
+            let first: Vec<String> = targets.never_answered_first.iter().take(5).map(ToString::to_string).collect();
+            text.push_str(&format!("; {} VMs never answered, such as {}", targets.never_answered, first.join(", ")));
+        }
+        let identity = self.sweep.as_ref().and_then(|sweep| sweep.identity.as_ref());
+        if let Some(identity) = identity.filter(|identity| !identity.is_clean()) {
+            text.push_str(&format!(
+                "; of {} answers {} came from the wrong VM, {} VMs and {} random values were different",
+                identity.answers, identity.wrong_vm, identity.distinct_vms, identity.distinct_random
+            ));
+        }
+        Some(text)
     }
 }
 

@@ -3,98 +3,42 @@
 
 mod common;
 
-use common::{Behaviour, Servers, json_in};
+use common::stage::Stage;
+use common::{Behaviour, json_in, text};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Stands for `firn`: keeps a diary of what it was asked, and a file as long as its machine is up.
-const SCRIPT: &str = r#"#!/bin/sh
-here=$(dirname "$0")
-echo "$@" >> "$here/diary"
-machine='{"name":"demo","state":"up","machine":"microvm","accel":"tcg","started_ms":'$(date +%s%3N)',"services":[{"first_vm":1,"first_ipv4":"FIRST"}]'
-case $1 in
-build) exit BUILD ;;
-ps) if [ -f "$here/up" ]; then echo "[$(cat "$here/up")}]"; else echo '[]'; fi ;;
-up) echo "$machine" > "$here/up"; sleep 0.3
-    if [ UP != 0 ]; then rm "$here/up"; exit UP; fi
-    echo "$(cat "$here/up"),\"started_seconds\":0.3}" ;;
-exec) shift 4; exec "$@" ;;
-status) echo '{"free_pages":1000,"total_pages":5000,"private_pages":30,"table_pages":12,"ended":0}' ;;
-logs) echo '[    0.200000] info  firn: ready'; echo '[    0.700000] vm 0| fleet demo: COUNT VMs started' ;;
-down) rm "$here/up"; echo '{"ending":"ENDING"}'; exit DOWN ;;
-esac
-"#;
-
-struct Stage {
-    folder: tempfile::TempDir,
-    servers: Servers,
-}
-
-impl Stage {
-    fn new(behaviours: &[Behaviour], settings: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let servers = Servers::start(behaviours);
-        let mut script = SCRIPT.replace("FIRST", &servers.first.to_string());
-        script = script.replace("COUNT", &servers.count.to_string());
-        for (name, value) in settings.iter().chain(&[("BUILD", "0"), ("UP", "0"), ("DOWN", "0"), ("ENDING", "well")]) {
-            script = script.replace(name, value);
-        }
-        let firn = folder.path().join("firn");
-        fs::write(&firn, script).unwrap();
-        fs::set_permissions(&firn, fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, servers }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
-        command.args(["demo", "--quiet", "--vms", &self.servers.count.to_string()]);
-        if !arguments.contains(&"--seconds") {
-            command.args(["--seconds", "0.6"]);
-        }
-        command.args(["--port", &self.servers.port.to_string()]).arg("--firn").arg(self.path("firn"));
-        command.arg("--report").arg(self.path("out/report.json")).args(arguments);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> (i32, Output) {
-        let output = self.command(arguments).output().unwrap();
-        (output.status.code().unwrap(), output)
-    }
-
-    /// What the script was asked: the first words.
-    fn diary(&self) -> Vec<String> {
-        let diary = fs::read_to_string(self.path("diary")).unwrap();
-        let first = |line: &str| line.split(' ').next().unwrap().to_owned();
-        diary.lines().map(first).filter(|word| word != "ps").collect()
-    }
-}
 
 fn vms(count: u32) -> Vec<Behaviour> {
     (1..=count).map(Behaviour::Good).collect()
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 #[test]
 fn a_good_run_reports_every_figure_and_ends_the_machine() {
     let stage = Stage::new(&vms(6), &[]);
-    let (status, output) = stage.run(&["--body", "200", "--memory", "512M", "--cpus", "2"]);
+    let sizes = ["--memory", "512M", "--cpus", "2", "--swap", "1G", "--swap-iops", "3000"];
+    let (status, output) = stage.run(&[&["--body", "200"][..], &sizes].concat());
     assert_eq!(status, 0, "{}", text(&output.stderr));
-    let wanted = ["build", "up", "exec", "exec", "status", "exec", "exec", "status", "logs", "down"];
+    let wanted = [
+        "build", "up", "exec", "exec", "status", "exec", "exec", "status", "ask", "status", "exec", "status", "logs",
+        "down",
+    ];
     assert_eq!(stage.diary(), wanted);
     let fleet = fs::read_to_string(stage.path("out/fleet.toml")).unwrap();
-    for line in ["memory = \"512M\"", "cpus = 2", "count = 6", "args = \"body=200\"", "image = \"web\""] {
+    for line in [
+        "memory = \"512M\"",
+        "cpus = 2",
+        "count = 6",
+        "args = \"body=200\"",
+        "image = \"web\"",
+        "swap = \"1G\"",
+        "swap-iops = 3000",
+    ] {
         assert!(fleet.contains(line), "{fleet}");
     }
+    let asked = fs::read_to_string(stage.path("asked")).unwrap();
+    assert!(asked.starts_with("ask --name demo --timeout ") && asked.ends_with(" park all memory\n"), "{asked}");
     let report: loadgen::demo::report::DemoReport =
         serde_json::from_value(json_in(&stage.path("out/report.json"))).unwrap();
     assert!(report.ok && report.failures.is_empty());
@@ -102,6 +46,8 @@ fn a_good_run_reports_every_figure_and_ends_the_machine() {
     assert_eq!((figures.vms, figures.vms_answered, figures.errors), (6, 6, 0));
     assert!((figures.vms_started_per_s.unwrap() - 12.0).abs() < 1e-6);
     assert_eq!(figures.memory.guest_bytes_per_vm, Some(7.0 * 4096.0));
+    assert_eq!((figures.parked, figures.parked_on_disk, figures.second_answered), (Some(6.0), Some(2.0), 6));
+    assert_eq!((figures.kept.compared, figures.kept.intact), (6, 6));
     let all = figures.all_answered_s.unwrap();
     assert!((0.0..5.0).contains(&all), "{all} s");
     assert!(figures.new_connections.requests_per_s > 0.0 && figures.keep_alive.requests_per_s > 0.0);
@@ -109,9 +55,18 @@ fn a_good_run_reports_every_figure_and_ends_the_machine() {
     assert_eq!(report.check_sweep.sweep.as_ref().unwrap().identity.as_ref().unwrap().distinct_random, 6);
     assert!(report.versions.contains_key("qemu") && report.versions.contains_key("commit"));
     let summary = text(&output.stdout);
-    for part in
-        ["VMs answering", "6 of 6", "VMs started/s", "28 KiB", "new connections", "p99", "errors", "report.json"]
-    {
+    for part in [
+        "VMs answering",
+        "6 of 6",
+        "6, 2 of them on disk",
+        "6 of 6, 6 with their page intact",
+        "VMs started/s",
+        "28 KiB",
+        "new connections",
+        "p99",
+        "errors",
+        "report.json",
+    ] {
         assert!(summary.contains(part), "{part} in {summary}");
     }
     assert!(fs::read_to_string(stage.path("out/plot.svg")).unwrap().contains("VMs answering"));
@@ -158,6 +113,17 @@ fn a_wrong_identity_fails_the_run_and_is_told() {
 }
 
 #[test]
+fn a_page_that_is_lost_fails_the_run_and_is_told() {
+    let stage = Stage::new(&[Behaviour::Good(1), Behaviour::Forgetful(2), Behaviour::Good(3)], &[]);
+    let (status, output) = stage.run(&[]);
+    assert_eq!(status, 1);
+    let message = text(&output.stderr);
+    assert!(message.contains("of 3 VMs that answered twice only 2") && message.contains("target 1"), "{message}");
+    let kept = &json_in(&stage.path("out/report.json"))["figures"]["kept"];
+    assert_eq!((&kept["intact"], &kept["other_page"]), (&2.into(), &1.into()));
+}
+
+#[test]
 fn a_machine_that_does_not_start_or_does_not_end_well_fails_the_run() {
     for (settings, wanted, part) in [
         (&[("UP", "2")][..], 2, "firn up refused"),
@@ -171,6 +137,16 @@ fn a_machine_that_does_not_start_or_does_not_end_well_fails_the_run() {
         assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
         assert!(!stage.path("up").exists(), "{settings:?} leaves a machine up");
     }
+}
+
+#[test]
+fn a_machine_that_dies_under_load_fails_the_run_at_once() {
+    let stage = Stage::new(&vms(2), &[("DIES", "1")]);
+    let begun = Instant::now();
+    let (status, output) = stage.run(&[]);
+    assert_eq!(status, 1);
+    assert!(text(&output.stderr).contains("the machine has ended under the load"), "{}", text(&output.stderr));
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
@@ -205,6 +181,9 @@ fn bad_arguments_name_the_argument_and_the_remedy() {
         (&["--vm-memory", "4 M"], &["--vm-memory", "2G"]),
         (&["--body", "9999999"], &["--body 9999999", "at most"]),
         (&["--report", "/"], &["--report /", "name a file"]),
+        (&["--swap", "4"], &["--swap \"4\"", "2G"]),
+        (&["--swap", "1G", "--swap-iops", "0"], &["--swap-iops 0", "at least 1"]),
+        (&["--swap-iops", "10"], &["--swap"]),
         (&["--firn", "/nowhere/firn"], &["/nowhere/firn", "cargo build"]),
     ];
     for (arguments, wanted) in cases {

@@ -1,7 +1,9 @@
 //! The demonstration's report: every figure, how it was measured, and on what.
 
 use super::Options;
+use crate::http::identity::Kept;
 use crate::human;
+use crate::machine::counter;
 use crate::plot::figure::{Colour, Figure};
 use crate::plot::{answered, latencies, throughput};
 use crate::report::HttpReport;
@@ -9,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::process::Command;
 
 /// Names the form of the report.
 pub const SCHEMA: &str = "firn/demo/1";
@@ -38,6 +39,10 @@ pub struct DemoReport {
     pub status_before: Value,
     /// The machine's state after the load.
     pub status_after: Value,
+    /// The machine's state when every VM that slept had been parked.
+    pub status_parked: Value,
+    /// The machine's state after every VM had been asked once more.
+    pub status_end: Value,
     /// Every VM asked for `/id` from the machine's start until it answered.
     pub start_sweep: HttpReport,
     /// Every VM asked for `/id` once more.
@@ -46,6 +51,8 @@ pub struct DemoReport {
     pub new_connections: HttpReport,
     /// Load over one kept connection to each VM.
     pub keep_alive: HttpReport,
+    /// Every VM asked for `/id` once more, after most had been parked.
+    pub second_sweep: HttpReport,
 }
 
 /// The figures. Times are seconds since the emulator started, unless they say otherwise.
@@ -73,6 +80,14 @@ pub struct Figures {
     pub new_connections: LoadFigures,
     /// Load over kept connections.
     pub keep_alive: LoadFigures,
+    /// VMs that were parked before everyone was asked once more.
+    pub parked: Option<f64>,
+    /// Of these, VMs of which nothing was in memory.
+    pub parked_on_disk: Option<f64>,
+    /// VMs that answered when asked once more.
+    pub second_answered: u32,
+    /// Whether they still had what they had before.
+    pub kept: Kept,
     /// Failures of all kinds, everywhere.
     pub errors: u64,
 }
@@ -124,18 +139,6 @@ impl LoadFigures {
     }
 }
 
-/// A count of the supervisor's status, wherever in it.
-#[must_use]
-pub fn counter(status: &Value, name: &str) -> Option<f64> {
-    match status {
-        Value::Object(fields) => match fields.get(name) {
-            Some(value) => value.as_f64(),
-            None => fields.values().find_map(|value| counter(value, name)),
-        },
-        _ => None,
-    }
-}
-
 impl MemoryFigures {
     /// From the machine's state before and after the load.
     #[must_use]
@@ -161,37 +164,6 @@ pub fn times_in_log(log: &str, machine: &str) -> (Option<f64>, Option<f64>) {
     let time = |line: &str| line.strip_prefix('[')?.split_once(']')?.0.trim().parse::<f64>().ok();
     let last = log.lines().find(|line| line.contains(&started) && line.ends_with(" started"));
     (log.lines().find_map(time), last.and_then(time))
-}
-
-/// On what this was measured: the programs' versions, the host.
-#[must_use]
-pub fn versions() -> BTreeMap<String, String> {
-    let output = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
-        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-    let read = |file: &str| std::fs::read_to_string(file).ok();
-    let cpu = read("/proc/cpuinfo").and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
-    let commit = output("git", &["rev-parse", "HEAD"]).map(|commit| {
-        let is_clean = output("git", &["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
-        if is_clean { commit } else { format!("{commit} with changes") }
-    });
-    let cpus = std::thread::available_parallelism().ok().map(|n| n.to_string());
-    [
-        ("loadgen", Some(env!("CARGO_PKG_VERSION").to_owned())),
-        ("commit", commit),
-        ("qemu", output("qemu-system-x86_64", &["--version"]).map(first_line)),
-        ("host_kernel", read("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned())),
-        ("host_cpu", cpu),
-        ("host_cpus", cpus),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.unwrap_or_else(|| "unknown".to_owned())))
-    .collect()
 }
 
 fn kib(bytes: Option<f64>) -> String {
@@ -247,6 +219,17 @@ impl DemoReport {
                 ),
             );
         }
+        let parked = |n: Option<f64>| n.map_or_else(|| "?".to_owned(), human::whole);
+        line("VMs parked then", format!("{}, {} of them on disk", parked(f.parked), parked(f.parked_on_disk)));
+        line(
+            "answering once more",
+            format!(
+                "{} of {}, {} with their page intact",
+                human::count(f.second_answered.into()),
+                human::count(f.vms.into()),
+                human::count(f.kept.intact.into())
+            ),
+        );
         line("errors", human::count(f.errors));
         out
     }

@@ -11,6 +11,7 @@ use super::identity::{Identities, MAX_BODY_BYTES};
 use super::plan::{Next, Schedule, Sweep};
 use super::record::Record;
 use super::slots::Slots;
+use super::zipf::Zipf;
 use super::{Config, Limit, Mode, Outcome, Snapshot, Stage, StartError};
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -65,6 +66,7 @@ pub struct Engine<'c> {
     record: Record,
     rng: fastrand::Rng,
     next_target: u32,
+    zipf: Option<Zipf>,
     sweep: Option<Sweep>,
     /// The last failure of each target of a sweep that retries.
     last_error: Vec<Option<ErrorKind>>,
@@ -111,7 +113,7 @@ impl<'c> Engine<'c> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
             .map_err(std::io::Error::from)?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
-        let identities = config.identity_of_first.map(Identities::new);
+        let identities = config.identity_of_first.map(|first_vm| Identities::new(first_vm, config.targets));
         Ok(Self {
             config,
             poll,
@@ -123,6 +125,8 @@ impl<'c> Engine<'c> {
             record: Record::new(nr_targets, sweep.is_some()),
             rng: fastrand::Rng::with_seed(config.seed),
             next_target: 0,
+            zipf: matches!(config.mode, Mode::Zipf { .. })
+                .then(|| Zipf::new(nr_targets, fastrand::Rng::with_seed(config.ranks_seed))),
             last_error: vec![None; if retries { nr_targets as usize } else { 0 }],
             sweep,
             schedule: config.rate.map(Schedule::new),
@@ -303,7 +307,10 @@ impl<'c> Engine<'c> {
                 self.next_target = (target + 1) % self.config.targets.count();
                 target
             }
-            Mode::Random { .. } | Mode::Sweep { .. } => self.rng.u32(..self.config.targets.count()),
+            Mode::Random { .. } | Mode::Zipf { .. } | Mode::Sweep { .. } => match &self.zipf {
+                Some(zipf) => zipf.pick(&mut self.rng),
+                None => self.rng.u32(..self.config.targets.count()),
+            },
         };
         if self.config.mode.keeps_connections()
             && let Some(slot) = self.slots.take_idle_to(target)

@@ -7,6 +7,7 @@
 //! | [`connection`] | one connection and the request on it |
 //! | [`response`] | reads responses |
 //! | [`plan`] | which target next, and when |
+//! | [`zipf`] | popular targets and others |
 //! | [`record`] | what is recorded |
 //! | [`identity`] | what `/id` answers show |
 //! | [`error`] | kinds of failure |
@@ -19,6 +20,7 @@ pub mod plan;
 pub mod record;
 pub mod response;
 pub mod slots;
+pub mod zipf;
 
 use crate::targets::Targets;
 use identity::IdentityReport;
@@ -32,6 +34,11 @@ pub enum Mode {
     /// A random target for each request.
     Random {
         /// Whether up to `connections` connections are kept and reused, or each request has its own.
+        keep_alive: bool,
+    },
+    /// A target for each request, of which some are far more popular than others: see [`zipf`].
+    Zipf {
+        /// As above.
         keep_alive: bool,
     },
     /// All targets in turn.
@@ -52,7 +59,13 @@ impl Mode {
     /// Whether connections outlive a request.
     #[must_use]
     pub const fn keeps_connections(self) -> bool {
-        matches!(self, Self::Random { keep_alive: true } | Self::InTurn { keep_alive: true } | Self::Kept)
+        matches!(
+            self,
+            Self::Random { keep_alive: true }
+                | Self::Zipf { keep_alive: true }
+                | Self::InTurn { keep_alive: true }
+                | Self::Kept
+        )
     }
 }
 
@@ -87,6 +100,8 @@ pub struct Config {
     pub rate: Option<f64>,
     /// Where random choices start.
     pub seed: u64,
+    /// Where the choice of popular targets starts.
+    pub ranks_seed: u64,
     /// The VM number of the first target, if the answers are those of `/id` and are to be checked.
     pub identity_of_first: Option<u32>,
 }

@@ -17,6 +17,9 @@ const GAP: f64 = 28.0;
 /// Space within a panel around its plot: title and legend above, ticks and label elsewhere.
 const INSET: Inset = Inset { top: 54.0, right: 14.0, bottom: 52.0, left: 68.0 };
 
+/// Most points of a line that are marked.
+const MARKED_POINTS: usize = 12;
+
 const INK: &str = "#1c2430";
 const FAINT_INK: &str = "#566070";
 const GRID: &str = "#e3e7ec";
@@ -180,9 +183,9 @@ impl Panel {
         let mut x = area.x + area.width - INSET.right;
         for series in self.series.iter().rev() {
             svg.text(x, area.y + 36.0, "end", 12.0, INK, "400", &series.name);
-            // Without a font's measures: about 6.4 pixels a letter.
+            // Without a font's measures: about 7 pixels a letter.
             #[expect(clippy::cast_precision_loss, reason = "short names")]
-            let width = series.name.chars().count() as f64 * 6.4;
+            let width = series.name.chars().count() as f64 * 7.0;
             x -= width + 8.0;
             svg.raw(&format!(
                 "<line x1=\"{:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\" stroke=\"{}\" stroke-width=\"3\"/>\n",
@@ -201,8 +204,10 @@ impl Series {
         let bottom = plot.y + plot.height;
         let mut path = String::with_capacity(self.points.len() * 12);
         let mut ends = None;
-        for (i, &(x, y)) in self.points.iter().enumerate() {
-            let (x, y) = (plot.x + x_scale.place(x) * plot.width, bottom - y_scale.place(y) * plot.height);
+        let place =
+            |(x, y): (f64, f64)| (plot.x + x_scale.place(x) * plot.width, bottom - y_scale.place(y) * plot.height);
+        for (i, &point) in self.points.iter().enumerate() {
+            let (x, y) = place(point);
             let _ = write!(path, "{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' });
             ends = Some((ends.map_or(x, |(first, _)| first), x));
         }
@@ -216,6 +221,11 @@ impl Series {
         svg.raw(&format!(
             "<path d=\"{path}\" fill=\"none\" stroke=\"{hex}\" stroke-width=\"2\" stroke-linejoin=\"round\"/>\n"
         ));
+        // Few points are measurements of their own: they are to be told from what lies between them.
+        for &point in self.points.iter().filter(|_| self.points.len() <= MARKED_POINTS) {
+            let (x, y) = place(point);
+            svg.raw(&format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{hex}\"/>\n"));
+        }
     }
 }
 

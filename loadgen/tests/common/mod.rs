@@ -2,6 +2,8 @@
 //! program against them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod stage;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::Path;
@@ -37,8 +39,10 @@ pub enum Behaviour {
     ClosesAfter(u32),
     /// Listens only after a while, as that VM.
     UpAfter(Duration, u32),
-    /// Answers `/id` with the same random value every time.
+    /// Answers `/id` with the same random value as all others of its kind.
     NotRandom(u32),
+    /// Answers `/id` with another page each time.
+    Forgetful(u32),
     /// Sends its answer in two pieces with a pause between.
     InPieces,
 }
@@ -122,6 +126,11 @@ pub fn json_in(file: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
+/// Bytes that are text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 fn serve(listener: &TcpListener, behaviour: Behaviour, accepted: &AtomicU32) {
     for stream in listener.incoming() {
         let stream = stream.unwrap();
@@ -147,7 +156,7 @@ fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
 }
 
 fn converse(mut stream: TcpStream, behaviour: Behaviour) -> std::io::Result<()> {
-    static RANDOM: AtomicU32 = AtomicU32::new(1);
+    static PAGE: AtomicU32 = AtomicU32::new(1);
     let mut answers = 0;
     if behaviour == Behaviour::Closes {
         return Ok(());
@@ -155,13 +164,14 @@ fn converse(mut stream: TcpStream, behaviour: Behaviour) -> std::io::Result<()> 
     while let Some(request) = read_request(&mut stream)? {
         assert!(request.contains("\r\nHost: 127."), "{request}");
         let close = request.contains("\r\nConnection: close\r\n");
-        let (vm, random) = match behaviour {
-            Behaviour::Good(vm) => (vm, RANDOM.fetch_add(1, Ordering::Relaxed)),
-            Behaviour::NotRandom(vm) => (vm, 0),
-            _ => (0, 0),
+        let (vm, random, page) = match behaviour {
+            Behaviour::Good(vm) => (vm, vm, vm),
+            Behaviour::NotRandom(vm) => (vm, 0, vm),
+            Behaviour::Forgetful(vm) => (vm, vm, PAGE.fetch_add(1, Ordering::Relaxed)),
+            _ => (0, 0, 0),
         };
         let body = if request.starts_with("GET /id ") {
-            format!("{{\"vm\":{vm},\"generation\":1,\"random\":\"{random:032x}\"}}")
+            format!("{{\"vm\":{vm},\"generation\":1,\"random\":\"{random:032x}\",\"page\":\"{page:08x}\"}}")
         } else {
             "x".repeat(128)
         };

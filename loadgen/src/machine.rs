@@ -1,9 +1,9 @@
-//! The machine of the demonstration, through the program `firn`: started, asked, and ended whatever happens.
+//! A machine, through the program `firn`: started, asked, and ended whatever happens.
 
-use super::Failure;
 use serde::Deserialize;
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::fmt;
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
@@ -13,20 +13,51 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Name of the machine.
-pub const NAME: &str = "demo";
-
 /// How often a process or a machine is looked at.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How often it is looked whether the machine is still up while it is worked on.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How long a `firn up` that is told to stop may take to get to where its machine can be ended.
 const ABORT: Duration = Duration::from_secs(20);
 
-/// The program `firn`, and whether to stop.
+/// Why there is no result.
+#[derive(Debug)]
+pub enum Failure {
+    /// Bad input or something that this host lacks; nothing was started.
+    BadInput(String),
+    /// Something failed.
+    Failed(String),
+    /// It was told to stop.
+    Interrupted,
+}
+
+impl Failure {
+    /// Something failed.
+    pub fn failed(what: impl Into<String>) -> Self {
+        Self::Failed(what.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadInput(what) | Self::Failed(what) => f.write_str(what),
+            Self::Interrupted => f.write_str("interrupted"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The program `firn`, one machine's name, and whether to stop.
 #[derive(Clone, Copy)]
 pub struct Firn<'a> {
     /// The program.
     pub program: &'a Path,
+    /// Name of the machine.
+    pub name: &'a str,
     /// Set when all is to end.
     pub stop: &'a AtomicBool,
 }
@@ -115,6 +146,26 @@ impl Task {
         Ok(Ended { status, output })
     }
 
+    /// Waits for its end as long as the machine that it works on is up.
+    ///
+    /// # Errors
+    /// [`Failure::Interrupted`], and if the machine has ended before.
+    pub fn wait_with(mut self, firn: &Firn<'_>) -> Result<Ended, Failure> {
+        loop {
+            let look_again = Instant::now() + LOOK;
+            while Instant::now() < look_again {
+                if self.has_ended() || firn.stop.load(Ordering::Relaxed) {
+                    return self.wait(firn.stop);
+                }
+                std::thread::sleep(POLL);
+            }
+            if firn.find()?.is_none() {
+                let log = format!("{} logs --name {}", program(firn.program), firn.name);
+                return Err(Failure::failed(format!("the machine has ended under {}; {log} shows why", self.what)));
+            }
+        }
+    }
+
     /// Waits for its end, which must be a good one.
     ///
     /// # Errors
@@ -158,7 +209,7 @@ impl<'a> Firn<'a> {
         Task::start(&what, &mut self.command(arguments))?.succeed(self.stop)
     }
 
-    /// The machine of that name, if it is up.
+    /// The machine, if it is up.
     ///
     /// # Errors
     /// If `firn` does not say.
@@ -168,7 +219,7 @@ impl<'a> Firn<'a> {
         let output = Task::start("firn ps", &mut self.command(&["ps", "--format", "json"]))?.succeed(&never)?;
         let machines: Vec<Machine> = serde_json::from_slice(&output)
             .map_err(|error| Failure::failed(format!("firn ps answers what is not understood: {error}")))?;
-        Ok(machines.into_iter().find(|machine| machine.name == NAME && machine.state == "up"))
+        Ok(machines.into_iter().find(|machine| machine.name == self.name && machine.state == "up"))
     }
 
     /// State and counters of the machine, as the supervisor sees them.
@@ -176,15 +227,52 @@ impl<'a> Firn<'a> {
     /// # Errors
     /// If it does not answer.
     pub fn status(&self) -> Result<Value, Failure> {
-        let output = self.run(&["status", "--name", NAME, "--format", "json"])?;
+        let output = self.run(&["status", "--name", self.name, "--format", "json"])?;
         serde_json::from_slice(&output)
             .map_err(|error| Failure::failed(format!("firn status answers what is not understood: {error}")))
+    }
+
+    /// Gives the supervisor a command, and returns what it answers.
+    ///
+    /// # Errors
+    /// If it refuses, or does not answer in time.
+    pub fn ask(&self, words: &[&str], timeout: Duration) -> Result<String, Failure> {
+        let timeout = timeout.as_secs().max(1).to_string();
+        let output = self.run(&[&["ask", "--name", self.name, "--timeout", &timeout], words].concat())?;
+        Ok(String::from_utf8_lossy(&output).trim().to_owned())
+    }
+
+    /// Waits.
+    ///
+    /// # Errors
+    /// [`Failure::Interrupted`].
+    pub fn pause(&self, time: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Failure::Interrupted);
+            }
+            std::thread::sleep(POLL.min(time));
+        }
+        Ok(())
+    }
+
+    /// Checks that no machine of that name is up: another one would disturb it.
+    ///
+    /// # Errors
+    /// If there is one, with how to end it.
+    pub fn check_is_down(&self) -> Result<(), Failure> {
+        if self.find()?.is_none() {
+            return Ok(());
+        }
+        let down = format!("{} down --name {}", program(self.program), self.name);
+        Err(Failure::BadInput(format!("a machine {:?} is up already; end it with: {down}", self.name)))
     }
 
     /// The machine's log, or nothing.
     #[must_use]
     pub fn log(&self) -> String {
-        let output = self.run(&["logs", "--name", NAME]).unwrap_or_default();
+        let output = self.run(&["logs", "--name", self.name]).unwrap_or_default();
         String::from_utf8_lossy(&output).into_owned()
     }
 }
@@ -197,13 +285,13 @@ pub struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// Starts it.
+    /// Starts it, with further options of `firn up`.
     ///
     /// # Errors
     /// If `firn up` cannot be started.
-    pub fn start(firn: Firn<'a>, fleet: &Path) -> Result<Self, Failure> {
+    pub fn start(firn: Firn<'a>, fleet: &Path, options: &[&str]) -> Result<Self, Failure> {
         let mut command = firn.command(&["up"]);
-        command.arg(fleet).args(["--name", NAME, "--format", "json"]);
+        command.arg(fleet).args(["--name", firn.name, "--format", "json"]).args(options);
         Ok(Self { firn, up: Some(Task::start("firn up", &mut command)?), is_up: true })
     }
 
@@ -250,7 +338,7 @@ impl<'a> Running<'a> {
         self.is_up = false;
         // Its end is to be seen also when all is to end.
         let never = AtomicBool::new(false);
-        let mut command = self.firn.command(&["down", "--name", NAME, "--format", "json"]);
+        let mut command = self.firn.command(&["down", "--name", self.firn.name, "--format", "json"]);
         let ended = Task::start("firn down", &mut command)?.wait(&never)?;
         if ended.status.success() {
             return Ok(());
@@ -279,14 +367,27 @@ impl Drop for Running<'_> {
                 std::thread::sleep(POLL);
             }
         }
-        let mut command = self.firn.command(&["down", "--name", NAME]);
+        let mut command = self.firn.command(&["down", "--name", self.firn.name]);
         let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).status();
         if !ended.is_ok_and(|status| matches!(status.code(), Some(0..=2))) {
             eprintln!(
-                "warning: the machine may still be up; end it with: {} down --name {NAME}",
-                program(self.firn.program)
+                "warning: the machine may still be up; end it with: {} down --name {}",
+                program(self.firn.program),
+                self.firn.name
             );
         }
+    }
+}
+
+/// A count of the machine's state, wherever in it.
+#[must_use]
+pub fn counter(status: &Value, name: &str) -> Option<f64> {
+    match status {
+        Value::Object(fields) => match fields.get(name) {
+            Some(value) => value.as_f64(),
+            None => fields.values().find_map(|value| counter(value, name)),
+        },
+        _ => None,
     }
 }
 

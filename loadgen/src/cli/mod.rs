@@ -1,6 +1,9 @@
 //! The arguments, and how they become a checked [`Config`]: whatever is wrong names the argument and the remedy.
+//! [`machine`] has those of the subcommands that start machines.
 
-use crate::demo;
+pub mod machine;
+
+use self::machine::{BenchArgs, DemoArgs};
 use crate::http::{Config, Limit, Mode, check_path};
 use crate::targets::Targets;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -30,6 +33,8 @@ pub enum Command {
     Http(Box<HttpArgs>),
     /// Builds, boots, loads, measures and ends a machine with many web VMs
     Demo(DemoArgs),
+    /// Runs a benchmark, or lists them
+    Bench(BenchArgs),
 }
 
 /// Whom requests go to.
@@ -37,6 +42,8 @@ pub enum Command {
 pub enum TargetChoice {
     /// A random target for each request
     Random,
+    /// A random target for each request, the one of rank r in proportion to 1/r
+    Zipf,
     /// One kept connection to every target, established first; requests go over a random one
     Kept,
     /// All targets in turn
@@ -65,6 +72,9 @@ pub struct HttpArgs {
     /// Number of addresses
     #[arg(long, value_name = "N")]
     pub count: u32,
+    /// Distance from one address to the next
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub stride: u32,
     /// TCP port
     #[arg(long, default_value_t = 80)]
     pub port: u16,
@@ -107,6 +117,9 @@ pub struct HttpArgs {
     /// Where random choices start [default: random]
     #[arg(long)]
     pub seed: Option<u64>,
+    /// With --targets zipf: where the choice of popular targets starts [default: as --seed]
+    #[arg(long, value_name = "SEED")]
+    pub ranks_seed: Option<u64>,
     /// Write the whole report there
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -139,7 +152,7 @@ impl HttpArgs {
     /// # Errors
     /// What is wrong and how to mend it.
     pub fn config(&self) -> Result<Config, String> {
-        let targets = Targets::new(self.first, self.count).map_err(|error| error.to_string())?;
+        let targets = Targets::new(self.first, self.count, self.stride).map_err(|error| error.to_string())?;
         let path = self.path.clone().unwrap_or_else(|| if self.sweep { "/id" } else { "/" }.to_owned());
         check_path(&path).map_err(|remedy| format!("--path {path:?}: {remedy}"))?;
         if self.port == 0 {
@@ -170,6 +183,10 @@ impl HttpArgs {
             }
             vm => vm,
         };
+        if self.ranks_seed.is_some() && self.targets != Some(TargetChoice::Zipf) {
+            return Err("--ranks-seed: only --targets zipf has ranks; add it, or leave this out".to_owned());
+        }
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         Ok(Config {
             targets,
             port: self.port,
@@ -179,7 +196,8 @@ impl HttpArgs {
             limit,
             timeout: Duration::from_millis(self.timeout),
             rate: self.rate,
-            seed: self.seed.unwrap_or_else(|| fastrand::u64(..)),
+            seed,
+            ranks_seed: self.ranks_seed.unwrap_or(seed),
             identity_of_first,
         })
     }
@@ -191,6 +209,7 @@ impl HttpArgs {
         }
         Ok(match self.targets.unwrap_or(TargetChoice::Random) {
             TargetChoice::Random => Mode::Random { keep_alive: self.keep_alive },
+            TargetChoice::Zipf => Mode::Zipf { keep_alive: self.keep_alive },
             TargetChoice::All => Mode::InTurn { keep_alive: self.keep_alive },
             TargetChoice::Kept if self.new_connections => {
                 return Err("--targets kept keeps its connections: leave out --new-connections, or choose \
@@ -198,103 +217,6 @@ impl HttpArgs {
                     .to_owned());
             }
             TargetChoice::Kept => Mode::Kept,
-        })
-    }
-}
-
-/// Most processors of a machine.
-const MAX_CPUS: u32 = 64;
-
-/// Largest body that an answer can be asked to have.
-const MAX_BODY_BYTES: u32 = 1 << 20;
-
-/// Arguments of `loadgen demo`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Exit status: 0 if every VM answered and nothing failed, 1 if not, 2 for bad arguments or what \
-                        this host lacks, 130 if interrupted."
-)]
-pub struct DemoArgs {
-    /// How many VMs
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub vms: u32,
-    /// Seconds of load: half on new connections, half with keep-alive
-    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 10.0)]
-    pub seconds: f64,
-    /// Processors of the machine
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub cpus: u32,
-    /// Memory of the machine
-    #[arg(long, value_name = "SIZE", default_value = "2G")]
-    pub memory: String,
-    /// Memory of each VM
-    #[arg(long, value_name = "SIZE", default_value = "4M")]
-    pub vm_memory: String,
-    /// Bytes of an answer's body
-    #[arg(long, value_name = "BYTES", default_value_t = 128)]
-    pub body: u32,
-    /// Where to write the report; plot.svg goes beside it
-    #[arg(long, value_name = "FILE", default_value = "target/demo/report.json")]
-    pub report: PathBuf,
-    /// Leave the machine up, and say how to reach its VMs
-    #[arg(long)]
-    pub keep: bool,
-    /// Show no progress
-    #[arg(long)]
-    pub quiet: bool,
-    /// TCP port of the VMs
-    #[arg(long, hide = true, default_value_t = 80)]
-    pub port: u16,
-    /// The program `firn` [default: the one beside this program]
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub firn: Option<PathBuf>,
-}
-
-/// Checks a size of memory as `firn` takes it. Whether it is a sensible one is `firn`'s to say.
-fn check_size(argument: &str, text: &str) -> Result<(), String> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(unit_at);
-    let is_positive = digits.bytes().any(|digit| digit != b'0');
-    if is_positive && matches!(unit, "K" | "KiB" | "M" | "MiB" | "G" | "GiB") {
-        return Ok(());
-    }
-    Err(format!("{argument} {text:?}: write a whole number and a unit, such as 512M or 2G"))
-}
-
-impl DemoArgs {
-    /// The demonstration they ask for.
-    ///
-    /// # Errors
-    /// What is wrong and how to mend it.
-    pub fn options(&self) -> Result<demo::Options, String> {
-        // One number is the supervisor's.
-        let max_vms = virtual_isa::limits::MAX_VMS - 1;
-        if self.vms == 0 || self.vms > max_vms {
-            return Err(format!("--vms {}: give 1 to {max_vms}", self.vms));
-        }
-        if self.cpus == 0 || self.cpus > MAX_CPUS {
-            return Err(format!("--cpus {}: give 1 to {MAX_CPUS}", self.cpus));
-        }
-        if self.body > MAX_BODY_BYTES {
-            return Err(format!("--body {}: give at most {MAX_BODY_BYTES} bytes", self.body));
-        }
-        seconds("--seconds", self.seconds)?;
-        check_size("--memory", &self.memory)?;
-        check_size("--vm-memory", &self.vm_memory)?;
-        if self.report.file_name().is_none() {
-            return Err(format!("--report {}: name a file, such as target/demo/report.json", self.report.display()));
-        }
-        Ok(demo::Options {
-            vms: self.vms,
-            seconds: self.seconds,
-            cpus: self.cpus,
-            memory: self.memory.clone(),
-            vm_memory: self.vm_memory.clone(),
-            body: self.body,
-            port: self.port,
-            report: self.report.clone(),
-            keep: self.keep,
-            quiet: self.quiet,
         })
     }
 }

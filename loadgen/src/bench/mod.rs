@@ -1,0 +1,183 @@
+//! Benchmarks: each scenario boots machines, measures, and leaves a JSON file with its raw samples, its configuration
+//! and its figures, each beside the budget it has to keep.
+//!
+//! A scenario is a file of this folder with a `SCENARIO`, listed in [`SCENARIOS`]. [`report`] is what it hands in and
+//! what is written of it; machine and load are [`crate::driver`]'s.
+//!
+//! | scenario | what |
+//! |---|---|
+//! | [`clone`](mod@clone) | how fast VMs are created from a template |
+//! | [`cost`] | whether a VM costs the same beside few and beside many |
+//! | [`density`] | what a VM costs parked and resident, and what waking it takes |
+//! | [`overcommit`] | throughput when more is asked for than fits into memory |
+
+pub mod churn;
+pub mod clone;
+pub mod cost;
+pub mod density;
+pub mod overcommit;
+pub mod report;
+
+use crate::driver::{Driver, Session, write};
+use crate::fleet::Fleet;
+use crate::json;
+use crate::machine::{Failure, Firn};
+use crate::report::HttpReport;
+use report::{BenchReport, Findings};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// All scenarios, by name.
+pub const SCENARIOS: &[Scenario] = &[
+    clone::SCENARIO,
+    cost::SCENARIO,
+    density::SCENARIO, //
+    overcommit::SCENARIO,
+];
+
+/// Name of the machines.
+pub const NAME: &str = "bench";
+
+/// A benchmark.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it measures, in a line.
+    pub about: &'static str,
+    /// Measures once. What is in the options and of no use to it, it does not look at.
+    pub run: fn(&Bench<'_>) -> Result<Findings, Failure>,
+}
+
+/// What to measure with, checked. What is not given is the scenario's to choose.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// How many VMs.
+    pub vms: Option<u32>,
+    /// Processors of the machine.
+    pub cpus: u32,
+    /// Memory of the machine.
+    pub memory: Option<String>,
+    /// Size of its swap disk.
+    pub swap: Option<String>,
+    /// Most reads and writes of it in a second.
+    pub swap_iops: Option<u32>,
+    /// Seconds of load at each point.
+    pub seconds: Option<f64>,
+    /// Where random choices start.
+    pub seed: u64,
+    /// How often the whole scenario is measured.
+    pub runs: u32,
+    /// TCP port of the VMs.
+    pub port: u16,
+    /// Where reports go.
+    pub folder: PathBuf,
+    /// Whether to show no progress.
+    pub quiet: bool,
+}
+
+/// A scenario under way: what it was asked, and its way to machines.
+pub struct Bench<'a> {
+    /// What was asked for.
+    pub options: &'a Options,
+    /// Starts machines and load.
+    pub driver: &'a Driver<'a>,
+    /// Number of this run, from 0 on.
+    pub run: u32,
+    fleet_file: PathBuf,
+}
+
+impl Bench<'_> {
+    /// Boots a machine, and waits until all its VMs have been started.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn boot(&self, fleet: &Fleet) -> Result<Session<'_>, Failure> {
+        self.driver.say(&format!("starting a machine with {} VMs", crate::human::count(fleet.vms.into())));
+        Session::boot(self.driver, fleet, &self.fleet_file)
+    }
+
+    /// Boots a machine with web VMs, and asks each who it is until it has answered.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn boot_and_sweep(&self, fleet: &Fleet) -> Result<(Session<'_>, HttpReport), Failure> {
+        self.driver.say(&format!("starting a machine with {} VMs", crate::human::count(fleet.vms.into())));
+        Session::boot_and_sweep(self.driver, fleet, &self.fleet_file)
+    }
+
+    /// Where random choices of this run start.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.options.seed.wrapping_add(self.run.into())
+    }
+}
+
+/// The scenario of that name.
+///
+/// # Errors
+/// With the names there are.
+pub fn find(name: &str) -> Result<&'static Scenario, String> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name).ok_or_else(|| {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        format!("there is no scenario {name:?}: give one of {}, or list", names.join(", "))
+    })
+}
+
+/// All scenarios, a line each.
+#[must_use]
+pub fn list() -> String {
+    SCENARIOS.iter().map(|scenario| format!("{:<12}{}\n", scenario.name, scenario.about)).collect()
+}
+
+/// Runs a scenario as often as wanted. `firn` is the program to use. The report is also written to the folder of the
+/// options.
+///
+/// # Errors
+/// If it could not be brought to its end. What did not answer is in the report.
+pub fn run(scenario: &Scenario, options: &Options, firn: &Path, stop: &AtomicBool) -> Result<BenchReport, Failure> {
+    let firn = Firn { program: firn, name: NAME, stop };
+    let driver = Driver::new(firn, options.port, options.quiet)?;
+    firn.check_is_down()?;
+    // That it can be written is known before anything starts.
+    let fleet_file = options.folder.join(format!("{}.toml", scenario.name));
+    write(&fleet_file, b"")?;
+    driver.say("building the kernel, the supervisor and the guests");
+    firn.run(&["build"])?;
+    let mut findings = Vec::new();
+    for run in 0..options.runs {
+        if options.runs > 1 {
+            driver.say(&format!("{}, run {} of {}", scenario.name, run + 1, options.runs));
+        }
+        let bench = Bench { options, driver: &driver, run, fleet_file: fleet_file.clone() };
+        findings.push((scenario.run)(&bench)?);
+    }
+    // The last run's plot stands for all: its samples are in the report beside the others'.
+    let plot = findings.last().and_then(|findings| findings.plot.as_ref()).map(crate::plot::figure::Figure::to_svg);
+    let mut report = BenchReport::new(scenario, options, findings);
+    if let Some(svg) = plot {
+        let file = options.folder.join(format!("{}.svg", scenario.name));
+        write(&file, svg.as_bytes())?;
+        report.plot = Some(file);
+    }
+    let text = json::to_text(&report).map_err(|error| Failure::failed(error.to_string()))?;
+    write(&report.file(options), text.as_bytes())?;
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_found_by_names_that_differ() {
+        for scenario in SCENARIOS {
+            let found = SCENARIOS.iter().filter(|other| other.name == scenario.name).count();
+            assert_eq!((find(scenario.name).unwrap().about, found), (scenario.about, 1));
+            assert!(scenario.name != "list" && scenario.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'));
+            assert!(list().contains(scenario.about));
+        }
+        let error = find("nonsense").err().unwrap();
+        assert!(error.contains("density") && error.contains("list"), "{error}");
+    }
+}

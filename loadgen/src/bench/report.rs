@@ -1,0 +1,288 @@
+//! What a scenario hands in, and the report of all its runs: JSON for programs, a table for people.
+
+use super::{Options, Scenario};
+use crate::facts::{now, versions};
+use crate::human;
+use crate::plot::figure::Figure;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// Names the form of the report.
+pub const SCHEMA: &str = "firn/bench/1";
+
+/// What one run of a scenario found.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// What the machines were like, and whatever else is needed to measure the same again.
+    pub configuration: Value,
+    /// Everything read, as it was read.
+    pub samples: Value,
+    /// What follows from it. The same ones in the same order each time.
+    pub figures: Vec<Measure>,
+    /// What did not answer or was lost. A missed budget is none.
+    pub failures: Vec<String>,
+    /// A plot.
+    pub plot: Option<Figure>,
+}
+
+/// A figure, and what it is to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measure {
+    /// Its name for programs.
+    pub name: String,
+    /// What it is, for people.
+    pub about: String,
+    /// Its unit; empty for a plain number.
+    pub unit: String,
+    /// The figure: the median, if there were several runs. Nothing if it could not be had.
+    pub value: Option<f64>,
+    /// The least and the greatest, if there were several runs.
+    pub range: Option<(f64, f64)>,
+    /// What it is to be.
+    pub budget: Option<Budget>,
+}
+
+/// What a figure is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// This or less.
+    AtMost(f64),
+    /// This or more.
+    AtLeast(f64),
+}
+
+impl Measure {
+    /// A figure without a budget.
+    #[must_use]
+    pub fn new(name: &str, about: &str, unit: &str, value: Option<f64>) -> Self {
+        let value = value.filter(|value| value.is_finite());
+        Self { name: name.to_owned(), about: about.to_owned(), unit: unit.to_owned(), value, range: None, budget: None }
+    }
+
+    /// The same with a budget.
+    #[must_use]
+    pub fn at_most(self, budget: f64) -> Self {
+        Self { budget: Some(Budget::AtMost(budget)), ..self }
+    }
+
+    /// The same with a budget.
+    #[must_use]
+    pub fn at_least(self, budget: f64) -> Self {
+        Self { budget: Some(Budget::AtLeast(budget)), ..self }
+    }
+
+    /// Whether the budget is kept, if there is one and the figure could be had.
+    #[must_use]
+    pub fn is_kept(&self) -> Option<bool> {
+        Some(match (self.value?, self.budget?) {
+            (value, Budget::AtMost(budget)) => value <= budget,
+            (value, Budget::AtLeast(budget)) => value >= budget,
+        })
+    }
+
+    /// The same figure of several runs as one.
+    fn of_runs(runs: &[&Self]) -> Option<Self> {
+        let mut values: Vec<f64> = runs.iter().filter_map(|measure| measure.value).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = match values.as_slice() {
+            [] => None,
+            values if values.len().is_multiple_of(2) => Some(f64::midpoint(values[middle - 1], values[middle])),
+            values => Some(values[middle]),
+        };
+        let range = values.first().copied().zip(values.last().copied()).filter(|_| values.len() > 1);
+        runs.first().map(|&first| Self { value: median, range, ..first.clone() })
+    }
+}
+
+/// The report of a scenario.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BenchReport {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// What it measures.
+    pub about: String,
+    /// When it was measured, in UTC.
+    pub date: String,
+    /// Whether everything answered. Whether budgets are kept, the figures say.
+    pub ok: bool,
+    /// What failed.
+    pub failures: Vec<String>,
+    /// What was asked for; the seed is in it.
+    pub options: Options,
+    /// On what, and with what: versions and host.
+    pub versions: BTreeMap<String, String>,
+    /// The figures.
+    pub figures: Vec<Measure>,
+    /// The plot.
+    pub plot: Option<PathBuf>,
+    /// What each run's machines were like.
+    pub configuration: Vec<Value>,
+    /// Everything each run read.
+    pub samples: Vec<Value>,
+}
+
+impl BenchReport {
+    /// The report of a scenario's runs.
+    #[must_use]
+    pub fn new(scenario: &Scenario, options: &Options, runs: Vec<Findings>) -> Self {
+        let nr_figures = runs.iter().map(|run| run.figures.len()).max().unwrap_or(0);
+        let of_all = |i: usize| runs.iter().filter_map(|run| run.figures.get(i)).collect::<Vec<_>>();
+        let figures = (0..nr_figures).filter_map(|i| Measure::of_runs(&of_all(i))).collect();
+        let failures: Vec<String> = runs.iter().flat_map(|run| run.failures.clone()).collect();
+        let (configuration, samples) = runs.into_iter().map(|run| (run.configuration, run.samples)).unzip();
+        Self {
+            schema: SCHEMA.to_owned(),
+            scenario: scenario.name.to_owned(),
+            about: scenario.about.to_owned(),
+            date: now(),
+            ok: failures.is_empty(),
+            failures,
+            options: options.clone(),
+            versions: versions(),
+            figures,
+            plot: None,
+            configuration,
+            samples,
+        }
+    }
+
+    /// Where it is written.
+    #[must_use]
+    pub fn file(&self, options: &Options) -> PathBuf {
+        options.folder.join(format!("{}.json", self.scenario))
+    }
+
+    /// The figures for people, with the budget beside each.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut out = format!("{}: {}\n", self.scenario, self.about);
+        let width = self.figures.iter().map(|measure| measure.about.chars().count()).max().unwrap_or(0) + 2;
+        for measure in &self.figures {
+            let value = measure.value.map_or_else(|| "unknown".to_owned(), |value| with_unit(value, &measure.unit));
+            let budget = match measure.budget {
+                None => String::new(),
+                Some(Budget::AtMost(budget)) => format!("budget at most {}", with_unit(budget, &measure.unit)),
+                Some(Budget::AtLeast(budget)) => format!("budget at least {}", with_unit(budget, &measure.unit)),
+            };
+            let missed = if measure.is_kept() == Some(false) { ", MISSED" } else { "" };
+            let range = measure
+                .range
+                .map_or_else(String::new, |(least, most)| format!("  ({} to {})", number(least), number(most)));
+            let line = format!("  {:<width$}{value:<15} {budget}{missed}{range}", measure.about);
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "{}", line.trim_end());
+        }
+        out
+    }
+}
+
+fn with_unit(value: f64, unit: &str) -> String {
+    if unit.is_empty() { number(value) } else { format!("{} {unit}", number(value)) }
+}
+
+/// A number with as many digits as people want to see.
+fn number(value: f64) -> String {
+    match value.abs() {
+        _ if value.fract() == 0.0 && (0.0..1e15).contains(&value) => human::whole(value),
+        size if size < 10.0 => format!("{value:.2}"),
+        size if size < 1000.0 => format!("{value:.1}"),
+        _ if (0.0..1e15).contains(&value) => human::whole(value),
+        _ => format!("{value:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn options() -> Options {
+        Options {
+            vms: None,
+            cpus: 1,
+            memory: None,
+            swap: None,
+            swap_iops: None,
+            seconds: None,
+            seed: 1,
+            runs: 3,
+            port: 80,
+            folder: PathBuf::from("folder"),
+            quiet: true,
+        }
+    }
+
+    fn scenario() -> Scenario {
+        Scenario { name: "some", about: "something", run: |_| Ok(Findings::default()) }
+    }
+
+    #[test]
+    fn a_budget_is_kept_up_to_its_very_edge() {
+        let measure = |value| Measure::new("a", "b", "c", value);
+        for (measure, kept) in [
+            (measure(Some(512.0)).at_most(512.0), Some(true)),
+            (measure(Some(512.1)).at_most(512.0), Some(false)),
+            (measure(Some(0.7)).at_least(0.7), Some(true)),
+            (measure(Some(0.69)).at_least(0.7), Some(false)),
+            (measure(None).at_least(0.7), None),
+            (measure(Some(f64::NAN)).at_least(0.7), None),
+            (measure(Some(1.0)), None),
+        ] {
+            assert_eq!(measure.is_kept(), kept, "{measure:?}");
+        }
+    }
+
+    #[test]
+    fn several_runs_become_medians_and_keep_their_samples() {
+        let run = |value: Option<f64>, failures: &[&str]| Findings {
+            samples: json!({ "value": value }),
+            figures: vec![Measure::new("size", "size of it", "bytes", value).at_most(5.0)],
+            failures: failures.iter().map(|&failure| failure.to_owned()).collect(),
+            ..Findings::default()
+        };
+        let runs = vec![run(Some(9.0), &[]), run(Some(4.0), &["x"]), run(Some(6.0), &[])];
+        let report = BenchReport::new(&scenario(), &options(), runs);
+        assert_eq!((report.figures[0].value, report.figures[0].range), (Some(6.0), Some((4.0, 9.0))));
+        assert_eq!((report.ok, report.samples.len()), (false, 3));
+        assert_eq!(report.figures[0].is_kept(), Some(false));
+        let even =
+            BenchReport::new(&scenario(), &options(), vec![run(Some(1.0), &[]), run(None, &[]), run(Some(2.0), &[])]);
+        assert_eq!(even.figures[0].value, Some(1.5));
+        assert!(even.ok);
+        assert_eq!(BenchReport::new(&scenario(), &options(), vec![run(None, &[])]).figures[0].value, None);
+    }
+
+    #[test]
+    fn people_see_the_budget_beside_the_figure() {
+        let findings = Findings {
+            figures: vec![
+                Measure::new("a", "bytes of a parked VM", "bytes", Some(300.25)).at_most(512.0),
+                Measure::new("b", "share left", "", Some(0.5)).at_least(0.7),
+                Measure::new("c", "something else", "ms", None),
+            ],
+            ..Findings::default()
+        };
+        let text = BenchReport::new(&scenario(), &options(), vec![findings]).summary();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "some: something");
+        assert_eq!(lines[1], "  bytes of a parked VM  300.2 bytes     budget at most 512 bytes");
+        assert_eq!(lines[2], "  share left            0.50            budget at least 0.70, MISSED");
+        assert_eq!(lines[3], "  something else        unknown");
+    }
+
+    #[test]
+    fn numbers_have_the_digits_people_want() {
+        for (value, text) in
+            [(0.0, "0"), (0.123, "0.12"), (48.0, "48"), (48.26, "48.3"), (12345.6, "12,346"), (-3.5, "-3.50")]
+        {
+            assert_eq!(number(value), text);
+        }
+    }
+}

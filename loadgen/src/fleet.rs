@@ -1,0 +1,86 @@
+//! The fleet file of a machine that is to be measured.
+
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+
+/// A machine with one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fleet {
+    /// How many VMs.
+    pub vms: u32,
+    /// Processors of the machine.
+    pub cpus: u32,
+    /// Memory of the machine, such as `512M`.
+    pub memory: String,
+    /// Size of its swap disk.
+    pub swap: Option<String>,
+    /// Most reads and writes of it in a second.
+    pub swap_iops: Option<u32>,
+    /// The image of the VMs, which is the service's name too.
+    pub image: String,
+    /// Memory of a VM.
+    pub vm_memory: String,
+    /// Whether the machine is to count instructions: a nanosecond of its time is one of them.
+    #[serde(default)]
+    pub icount: bool,
+    /// What the VMs are given as arguments.
+    pub arguments: String,
+}
+
+impl Fleet {
+    /// A machine with web VMs: no swap disk, one processor, VMs of 4 MiB.
+    #[must_use]
+    pub fn web(vms: u32, memory: &str) -> Self {
+        Self {
+            vms,
+            cpus: 1,
+            memory: memory.to_owned(),
+            swap: None,
+            swap_iops: None,
+            image: "web".to_owned(),
+            vm_memory: "4M".to_owned(),
+            icount: false,
+            arguments: "body=128".to_owned(),
+        }
+    }
+
+    /// The fleet file. `writer` is who says that it wrote it.
+    #[must_use]
+    pub fn to_toml(&self, writer: &str) -> String {
+        let Self { vms, cpus, memory, image, vm_memory, arguments, .. } = self;
+        let mut text = format!("# Written by `{writer}`.\n[machine]\nmemory = \"{memory}\"\ncpus = {cpus}\n");
+        // Writing to a string cannot fail.
+        if let Some(swap) = &self.swap {
+            let _ = writeln!(text, "swap = \"{swap}\"");
+        }
+        if let Some(iops) = self.swap_iops {
+            let _ = writeln!(text, "swap-iops = {iops}");
+        }
+        let _ = write!(
+            text,
+            "\n[[service]]\nname = \"{image}\"\nimage = \"{image}\"\ncount = {vms}\nmemory = \"{vm_memory}\"\n\
+             args = \"{arguments}\"\n"
+        );
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wanted_is_in_the_file() {
+        let mut fleet = Fleet::web(7, "512M");
+        let text = fleet.to_toml("loadgen demo");
+        for line in ["memory = \"512M\"", "cpus = 1", "count = 7", "args = \"body=128\"", "image = \"web\""] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        assert!(!text.contains("swap"));
+        fleet.swap = Some("1G".to_owned());
+        fleet.swap_iops = Some(2000);
+        let text = fleet.to_toml("loadgen demo");
+        let machine = text.split("[[service]]").next().unwrap();
+        assert!(machine.contains("swap = \"1G\"\nswap-iops = 2000\n"), "{text}");
+    }
+}
