@@ -30,6 +30,7 @@ use virtual_isa::exception::{Cause, Exception, SwapError};
 use virtual_isa::gate::Event;
 use virtual_isa::image::{Image, ImageError};
 use virtual_isa::layout;
+use virtual_isa::limits::MAX_COMPLETION_BYTES;
 use virtual_isa::network::{Network, NetworkError};
 
 /// Number of the supervisor VM.
@@ -79,6 +80,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) wakes_memory: u64,
     pub(crate) wakes_disk: u64,
     pub(crate) parked_on_disk: u32,
+    /// Room for a message to the supervisor.
+    pub(crate) message: Box<[u8; MAX_COMPLETION_BYTES]>,
     /// Whether a request waits in the supervisor's ring, for a template or for room.
     pub(crate) is_gate_stalled: bool,
     /// Since when there is no room for one.
@@ -209,6 +212,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             wakes_memory: 0,
             wakes_disk: 0,
             parked_on_disk: 0,
+            message: Box::new([0; MAX_COMPLETION_BYTES]),
             is_gate_stalled: false,
             no_room_since: None,
             zero,
@@ -371,7 +375,8 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         let Some(memory) = vm.memory.as_mut() else { return After::Sleep(Nanos::NEVER) };
         let Ok(space) = memory.prepare(&mut self.hw) else { return After::Starve };
-        self.hw.switch_to(space, &vm.vector);
+        let Some(template) = self.templates.get(vm.template as usize) else { return After::Sleep(Nanos::NEVER) };
+        self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
         let started = self.hw.now();
         self.hw.set_alarm(started.after(QUANTUM_NS).min(self.timers.next()));
         let mut entered = started;
@@ -386,7 +391,7 @@ impl<'b, H: Hardware> Core<'b, H> {
                 break after;
             }
         };
-        self.hw.switch_from(&mut vm.vector);
+        self.hw.switch_from(vm.vector.get_or_insert_default());
         after
     }
 

@@ -68,8 +68,8 @@ impl<'b, H: Hardware> Core<'b, H> {
         };
         let head = requests.guest_head(&self.hw);
         let mut taken = 0;
+        let mut space = [0; MAX_REQUEST_BYTES];
         while taken < REQUEST_BATCH && self.has_room_for_message(vm)? {
-            let mut space = [0; MAX_REQUEST_BYTES];
             let (bytes, next_tail) = match requests.next(&self.hw, head, vm.indices.request_tail)? {
                 Next::Empty => break,
                 Next::Malformed { next_tail } => (None, next_tail),
@@ -104,9 +104,8 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Puts a message into the completion ring, in which there is room for it.
     fn send(&mut self, vm: &mut Vm<H>, message: &Message<'_>) -> Result<(), Cause> {
-        let mut space = [0; MAX_COMPLETION_BYTES];
         let Some(ring) = vm.completion_ring() else { return Ok(()) };
-        let Ok(bytes) = postcard::to_slice(message, &mut space) else {
+        let Ok(bytes) = postcard::to_slice(message, &mut self.message[..]) else {
             log(&mut self.hw, Level::Error, format_args!("a message for the supervisor is too long"));
             return Ok(());
         };

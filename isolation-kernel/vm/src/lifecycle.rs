@@ -89,7 +89,7 @@ impl<H: Hardware> Core<'_, H> {
             has_run: false,
             wants_park: None,
             registers: template.registers,
-            vector: template.vector.clone(),
+            vector: None,
             memory_pages: birth.memory_pages,
             memory: None,
             template: birth.template,
@@ -115,9 +115,7 @@ impl<H: Hardware> Core<'_, H> {
     pub(crate) fn endow(&mut self, vm: &mut Vm<H>) -> Result<(), NoMemory> {
         let template = self.templates.get(vm.template as usize).ok_or(NoMemory)?;
         let fixed = FixedPages::allocate(&mut self.hw, vm.is_privileged)?;
-        if let Some(control) = &template.control {
-            self.hw.copy(control.mpn(), fixed.control.mpn());
-        }
+        self.hw.write(fixed.control.mpn(), 0, &template.control);
         vm.memory = Some(Memory::new(vm.memory_pages, fixed));
         Ok(())
     }

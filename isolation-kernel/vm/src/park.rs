@@ -49,7 +49,7 @@ struct Record {
     version: u8,
     vm: u32,
     registers: [u64; 18],
-    vector: Vec<u8>,
+    vector: Option<Vec<u8>>,
     indices: [u32; 5],
     arguments: String,
     control: Body,
@@ -300,7 +300,7 @@ impl<H: Hardware> Core<'_, H> {
             version: VERSION,
             vm: vm.number,
             registers: words(&vm.registers),
-            vector: vm.vector.0.to_vec(),
+            vector: vm.vector.as_ref().map(|vector| vector.0.to_vec()),
             indices: [i.transmit_tail, i.receive_head, i.console_head, i.request_tail, i.completion_head],
             arguments: String::from(&*vm.arguments),
             control,
@@ -442,10 +442,13 @@ impl<H: Hardware> Core<'_, H> {
         }
         let kept = core::mem::take(&mut stub.kept);
         restore_packs(&mut memory, &record.packs, kept);
-        let mut vector = VectorState::new();
-        for (place, byte) in vector.0.iter_mut().zip(&record.vector) {
-            *place = *byte;
-        }
+        let vector = record.vector.map(|bytes| {
+            let mut vector = Box::new(VectorState::new());
+            for (place, byte) in vector.0.iter_mut().zip(bytes) {
+                *place = byte;
+            }
+            vector
+        });
         let [transmit_tail, receive_head, console_head, request_tail, completion_head] = record.indices;
         let vm = Vm {
             number: stub.number,

@@ -11,11 +11,10 @@ use crate::gate::PendingCreate;
 use crate::images::LoadedImage;
 use crate::lifecycle::{Birth, Identity};
 use crate::memory::{Shared, shared_rights};
-use crate::pack::Squeezed;
 use crate::vm::Vm;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use hal::{Hardware, LEAF_PAGES, Leaf, Mpn, NoMemory, Page, Ppn, Registers, Rights, VectorState};
+use hal::{Hardware, LEAF_PAGES, Leaf, Mpn, NoMemory, PAGE_SIZE, Page, Ppn, Registers, Rights, VectorState};
 use hashbrown::HashMap;
 use virtual_isa::layout;
 
@@ -44,8 +43,8 @@ pub struct Template {
     pub registers: Registers,
     /// With which vector registers.
     pub vector: VectorState,
-    /// What the control page holds, unless zeros.
-    pub control: Option<Page>,
+    /// What the control page holds, without the zeros at its end.
+    pub control: Box<[u8]>,
     /// Whether it is what it is going to be.
     is_born: bool,
     /// Pages that were written before `ready()`.
@@ -59,7 +58,7 @@ impl Template {
     pub fn plain(image: u32, entry: u64, memory_pages: u32) -> Self {
         let registers = Registers::at(entry, layout::STACK_TOP);
         let (vector, pages, leaves) = (VectorState::new(), HashMap::new(), HashMap::new());
-        Self { image, memory_pages, registers, vector, control: None, is_born: false, pages, leaves }
+        Self { image, memory_pages, registers, vector, control: Box::default(), is_born: false, pages, leaves }
     }
 
     /// The same, for good: nothing is run to make it.
@@ -202,16 +201,16 @@ impl<H: Hardware> Core<'_, H> {
         while let Some(resident) = memory.delta.pop_resident() {
             template.pages.insert(resident.ppn, resident.page);
         }
-        if !matches!(self.packer.squeeze(&self.hw, memory.fixed.control.mpn()), Squeezed::Filled(0))
-            && let Some(page) = self.hw.allocate()
-        {
-            self.hw.copy(memory.fixed.control.mpn(), page.mpn());
-            template.control = Some(page);
-        }
+        let mut control = [0; PAGE_SIZE];
+        self.hw.read(memory.fixed.control.mpn(), 0, &mut control);
+        let length = control.iter().rposition(|&byte| byte != 0).map_or(0, |last| last.saturating_add(1));
+        template.control = control.get(..length).unwrap_or_default().into();
         template.is_born = true;
         template.registers = embryo.vm.registers;
         template.registers.rax = 0;
-        template.vector = embryo.vm.vector.clone();
+        if let Some(vector) = embryo.vm.vector.take() {
+            template.vector = *vector;
+        }
         if let Some(image) = self.images.get(template.image as usize) {
             template.make_leaves(&mut self.hw, image);
         }

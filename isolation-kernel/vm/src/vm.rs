@@ -64,7 +64,8 @@ pub struct Vm<H: Hardware> {
     /// Where it is parked as soon as its packs are on disk.
     pub wants_park: Option<Tier>,
     pub registers: Registers,
-    pub vector: VectorState,
+    /// Its vector registers, once they may differ from the template's.
+    pub vector: Option<Box<VectorState>>,
     pub memory_pages: u32,
     /// There from the VM's admission to its end.
     pub memory: Option<Memory<H::Space>>,
