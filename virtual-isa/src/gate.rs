@@ -314,6 +314,10 @@ pub struct MachineStatus {
     pub swap_errors: u64,
     /// Bytes in use on the kernel's own heap.
     pub heap_bytes: u64,
+    /// Pages that heap has taken from memory.
+    pub heap_pages: u64,
+    /// Pages that nobody has and only that heap can take; they are not among the free ones.
+    pub kept_pages: u64,
     /// Nanoseconds the processors had nothing to run.
     pub idle_ns: u64,
     /// Frames received from the wire.

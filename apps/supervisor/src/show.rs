@@ -58,6 +58,8 @@ pub fn memory(machine: &MachineStatus) -> String {
         .number("template_pages", machine.template_pages)
         .number("packed_pages", machine.packed_pages)
         .number("heap_bytes", machine.heap_bytes)
+        .number("heap_pages", machine.heap_pages)
+        .number("kept_pages", machine.kept_pages)
         .number("parks", machine.parks)
         .number("record_bytes", machine.record_bytes)
         .number("wakes_memory", machine.wakes_memory)
@@ -187,6 +189,8 @@ mod tests {
             template_pages: pages,
             packed_pages: pages,
             heap_bytes: pages << 12,
+            heap_pages: pages,
+            kept_pages: pages,
             parks: 1 << 50,
             record_bytes: 1 << 60,
             wakes_memory: 1 << 50,

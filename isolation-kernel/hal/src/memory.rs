@@ -60,6 +60,16 @@ pub trait Pages {
     /// Bytes in use on the kernel's own heap.
     fn heap_bytes(&self) -> u64;
 
+    /// Pages that the kernel's heap has taken from memory, those that it is going to grow by included.
+    fn heap_pages(&self) -> u64 {
+        self.heap_bytes().div_ceil(crate::PAGE_SIZE as u64)
+    }
+
+    /// Pages that nobody has and only the kernel's heap can take: they are not among the free ones.
+    fn kept_pages(&self) -> u64 {
+        0
+    }
+
     /// Bytes that the kernel's heap can grow by; more than there is memory if it has no bound.
     fn heap_room(&self) -> u64 {
         u64::MAX

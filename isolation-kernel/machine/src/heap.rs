@@ -50,7 +50,7 @@ pub fn take_page() -> Option<u64> {
     let mut stock = STOCK.lock();
     let page = stock.first;
     if page == 0 {
-        return ram::take_high(1).map(|range| range.start);
+        return ram::take_for_heap(1).map(|range| range.start);
     }
     // SAFETY: the stock's pages begin with the link.
     stock.first = unsafe { direct(page).cast::<u64>().read() };
@@ -185,6 +185,11 @@ pub fn figures() -> Option<(u64, u64, u64)> {
     let used = runs.counters().allocated_bytes + window.counters().allocated_bytes;
     let claimed = runs.counters().claimed_bytes as u64 + WINDOW_BYTES.load(Ordering::Relaxed);
     Some((used as u64, claimed, (ram::remaining() + stock.count) * PAGE))
+}
+
+/// Pages the heap has taken from memory so far, its stock included.
+pub fn taken_pages() -> u64 {
+    claimed_bytes().div_ceil(PAGE) + STOCK.lock().count
 }
 
 /// Bytes the heap has taken from memory so far.

@@ -29,8 +29,12 @@ pub fn total_pages() -> u64 {
 
 /// Pages that guests may still have: those nobody has taken, without what is kept for the heap.
 pub fn remaining_pages() -> u64 {
-    let kept = (total_pages() / HEAP_PART).saturating_sub(HEAP_PAGES.load(Ordering::Relaxed));
-    REMAINING.load(Ordering::Relaxed).saturating_sub(kept)
+    remaining() - kept_pages()
+}
+
+/// Pages of these that only the heap can take.
+pub fn kept_pages() -> u64 {
+    (total_pages() / HEAP_PART).saturating_sub(HEAP_PAGES.load(Ordering::Relaxed)).min(remaining())
 }
 
 fn note(range: Option<Range>) -> Option<Range> {

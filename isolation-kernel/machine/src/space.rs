@@ -301,6 +301,14 @@ impl hal::Pages for Machine {
         crate::heap::used_bytes()
     }
 
+    fn heap_pages(&self) -> u64 {
+        crate::heap::taken_pages()
+    }
+
+    fn kept_pages(&self) -> u64 {
+        crate::ram::kept_pages()
+    }
+
     fn heap_room(&self) -> u64 {
         crate::heap::room()
     }

@@ -343,7 +343,13 @@ impl<'b, H: Hardware> Core<'b, H> {
         vm.is_queued = false;
         if vm.state == State::Runnable {
             vm.counters.dispatches += 1;
-            match self.run(&mut vm) {
+            let awaited = vm.awaited;
+            let after = self.run(&mut vm);
+            // Without memory it has not come to use it.
+            if vm.awaited == awaited && !matches!(after, After::Wait | After::Starve) {
+                vm.awaited = None;
+            }
+            match after {
                 After::Resume | After::Yield | After::Ready | After::Plain => self.make_runnable(&mut vm),
                 After::Wait => vm.state = State::Paging,
                 After::Starve => {
@@ -413,6 +419,10 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     fn fault(&mut self, vm: &mut Vm<H>, address: u64, access: Access) -> After {
+        if vm.is_embryo && layout::page_of(address) == layout::page_of(layout::REGISTER_PAGE) {
+            // What it reads there is one VM's.
+            return After::Plain;
+        }
         vm.counters.faults += 1;
         let violation = Cause::Memory { address, access: report_access(access) };
         // What was just mapped cannot fault again, unless the processor means something else by it (emulated ones do,
@@ -459,6 +469,7 @@ impl<'b, H: Hardware> Core<'b, H> {
                 };
                 let (epoch, place) = (pack.epoch, pack.disk);
                 vm.counters.faults_disk += 1;
+                vm.awaited = Some(number);
                 if matches!(place, Place::Stored(_)) {
                     self.swap.want(Handle { vm: vm.number, pack: Some(number), epoch });
                 }

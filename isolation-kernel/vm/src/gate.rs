@@ -510,6 +510,8 @@ impl<'b, H: Hardware> Core<'b, H> {
             swap_written_blocks: figures.written_blocks,
             swap_errors: figures.errors,
             heap_bytes: self.hw.heap_bytes(),
+            heap_pages: self.hw.heap_pages(),
+            kept_pages: self.hw.kept_pages(),
             idle_ns: self.idle_ns,
             frames_in: self.wire.frames_in,
             frames_out: self.wire.frames_out,

@@ -52,6 +52,7 @@ mod network;
 mod pack;
 mod park;
 mod perform;
+mod piece;
 mod reclaim;
 mod report;
 mod rings;

@@ -100,6 +100,7 @@ impl<H: Hardware> Core<'_, H> {
             indices: Indices::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            awaited: None,
             last_fault: None,
             enabled: 0,
             deadline: None,

@@ -1,24 +1,20 @@
 //! Packs: immutable runs of compressed pages of one VM, in memory, on disk, or both.
 //!
-//! Pages lie in a pack one after the other, each compressed by LZ4 (or as it is, where that does not help), at
-//! multiples of 8 bytes. A pack never changes: pages that were changed since go into another one. It is dropped
+//! Pages lie in a pack one after the other, each as a [piece](crate::piece), at multiples of 8 bytes. A pack never changes: pages that were changed since go into another one. It is dropped
 //! when nothing in it is needed any more.
 
+use crate::piece::{Coder, MAX_PIECE_BYTES};
 use crate::swap::Place as DiskPlace;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use hal::{Mpn, NoMemory, PAGE_SIZE, Page, Pages};
-use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh64::Xxh64;
 
 /// Pages that go into one pack, besides a head.
 pub const PACK_PAGES: usize = 16;
-
-/// Bytes of the largest piece that is compressed at once: a record with a full map.
-pub const MAX_PIECE_BYTES: usize = 48 * 1024;
 
 /// Pieces begin at multiples of this.
 const ALIGN: usize = 8;
@@ -28,7 +24,7 @@ const ALIGN: usize = 8;
 pub struct Span {
     /// Offset in units of 8 bytes.
     pub at: u16,
-    /// Bytes it takes. A page that takes a whole page is not compressed.
+    /// Bytes it takes.
     pub length: u16,
 }
 
@@ -52,12 +48,11 @@ impl Pack {
     }
 }
 
-/// Compresses, with working memory that is kept from one time to the next.
+/// Turns pages and records into pieces and back, in working memory that is kept from one time to the next.
 pub struct Packer {
-    table: CompressTable,
+    coder: Coder,
     plain: Box<[u8]>,
-    packed: Box<[u8]>,
-    /// A record, as it is before it is compressed.
+    /// A record, as it is before it is encoded.
     record: Box<[u8]>,
 }
 
@@ -65,21 +60,17 @@ pub struct Packer {
 pub enum Squeezed<'a> {
     /// It is this word over and over.
     Filled(u64),
-    /// Its bytes, compressed or not.
+    /// A piece.
     Bytes(&'a [u8]),
 }
 
 impl Packer {
     pub fn new() -> Self {
-        Self {
-            table: CompressTable::small(),
-            plain: vec![0; PAGE_SIZE].into_boxed_slice(),
-            packed: vec![0; get_maximum_output_size(MAX_PIECE_BYTES)].into_boxed_slice(),
-            record: vec![0; MAX_PIECE_BYTES].into_boxed_slice(),
-        }
+        let (plain, record) = (vec![0; PAGE_SIZE].into_boxed_slice(), vec![0; MAX_PIECE_BYTES].into_boxed_slice());
+        Self { coder: Coder::new(), plain, record }
     }
 
-    /// Compresses a page.
+    /// The piece for a page.
     pub fn squeeze<P: Pages>(&mut self, hw: &P, page: Mpn) -> Squeezed<'_> {
         hw.read(page, 0, &mut self.plain);
         let (words, _) = self.plain.as_chunks::<8>();
@@ -88,21 +79,21 @@ impl Packer {
         {
             return Squeezed::Filled(u64::from_le_bytes(*first));
         }
-        let length = compress_into_with_table(&self.plain, &mut self.packed, &mut self.table).unwrap_or(PAGE_SIZE);
-        match self.packed.get(..length) {
-            Some(bytes) if length < PAGE_SIZE => Squeezed::Bytes(bytes),
-            _ => Squeezed::Bytes(&self.plain),
-        }
+        Squeezed::Bytes(self.coder.encode(&self.plain).unwrap_or_default())
     }
 
-    /// Encodes a record and compresses it. Returns its length before that, and its bytes.
+    /// The piece for some bytes.
+    pub fn squeeze_bytes(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        self.coder.encode(bytes)
+    }
+
+    /// The piece for a record, and the record's length.
     pub fn squeeze_record(&mut self, record: &impl Serialize) -> Option<(usize, &[u8])> {
         let plain = postcard::to_slice(record, &mut self.record).ok()?;
-        let length = compress_into_with_table(plain, &mut self.packed, &mut self.table).ok()?;
-        Some((plain.len(), self.packed.get(..length)?))
+        Some((plain.len(), self.coder.encode(plain)?))
     }
 
-    /// Reads a record back that is that long when it is not compressed.
+    /// Reads a record back that is that long.
     pub fn unpack_record<P: Pages, R: DeserializeOwned>(
         &mut self,
         hw: &P,
@@ -110,12 +101,16 @@ impl Packer {
         span: Span,
         length: u32,
     ) -> Option<R> {
-        let packed = self.packed.get_mut(..usize::from(span.length))?;
         let plain = self.record.get_mut(..length as usize)?;
-        if !read(hw, pages, offset(span), packed) || decompress_into(packed, plain).ok()? != plain.len() {
+        if !load(&mut self.coder, hw, pages, span) || !self.coder.decode(usize::from(span.length), plain) {
             return None;
         }
         postcard::from_bytes(plain).ok()
+    }
+
+    /// Reads bytes back. False if what lies in the pack is not their piece: then they are anything.
+    pub fn unpack_bytes<P: Pages>(&mut self, hw: &P, pages: &[Page], span: Span, into: &mut [u8]) -> bool {
+        load(&mut self.coder, hw, pages, span) && self.coder.decode(usize::from(span.length), into)
     }
 
     /// The checksum of pages, with a number that makes it differ for older contents of the same blocks.
@@ -130,22 +125,18 @@ impl Packer {
 
     /// Fills a page from its place in a pack. False if what lies there is no page: then the page holds anything.
     pub fn unpack<P: Pages>(&mut self, hw: &mut P, pages: &[Page], span: Span, to: Mpn) -> bool {
-        let length = usize::from(span.length);
-        if length == PAGE_SIZE {
-            if !read(hw, pages, offset(span), &mut self.plain) {
-                return false;
-            }
-        } else {
-            let Some(bytes) = self.packed.get_mut(..length) else { return false };
-            if !read(hw, pages, offset(span), bytes)
-                || !decompress_into(bytes, &mut self.plain).is_ok_and(|length| length == PAGE_SIZE)
-            {
-                return false;
-            }
+        let is_page =
+            load(&mut self.coder, hw, pages, span) && self.coder.decode(usize::from(span.length), &mut self.plain);
+        if is_page {
+            hw.write(to, 0, &self.plain);
         }
-        hw.write(to, 0, &self.plain);
-        true
+        is_page
     }
+}
+
+/// Brings a piece to where it is decoded.
+fn load<P: Pages>(coder: &mut Coder, hw: &P, pages: &[Page], span: Span) -> bool {
+    coder.room(usize::from(span.length)).is_some_and(|room| read(hw, pages, offset(span), room))
 }
 
 fn offset(span: Span) -> usize {

@@ -9,7 +9,6 @@ use crate::delta::Place;
 use crate::fixed::FixedPages;
 use crate::memory::Memory;
 use crate::pack::{PACK_PAGES, Pack, Packer, Span, Squeezed, Writer};
-use crate::reclaim::WAKE_ROOM;
 use crate::swap::{self, Handle, Stored, Swap};
 use crate::vm::{Account, Indices, Sleeper, State, Stub, Vm};
 use alloc::boxed::Box;
@@ -28,6 +27,12 @@ const VERSION: u8 = 1;
 
 /// Pages that go into a head. A VM that has more loses the coldest to packs of their own first.
 pub const MAX_HEAD_PAGES: usize = 24;
+
+/// Fixed pages and page tables of a VM that wakes.
+const FIXED_ROOM: u64 = 8;
+
+/// Most free pages that a parked VM waits for before it is made whole, besides those that are the kernel's own.
+pub const WAKE_ROOM: u64 = MAX_HEAD_PAGES as u64 + FIXED_ROOM;
 
 /// Pages of its own that a VM can have and still be parked.
 pub const MAX_MAP_PAGES: usize = 2048;
@@ -49,7 +54,7 @@ struct Record {
     version: u8,
     vm: u32,
     registers: [u64; 18],
-    vector: Option<Vec<u8>>,
+    vector: Option<Body>,
     indices: [u32; 5],
     arguments: String,
     control: Body,
@@ -168,7 +173,7 @@ impl<H: Hardware> Core<'_, H> {
                 }
                 let (handle, place) = (Handle { vm: number, pack: None, epoch: stub.head.epoch }, stub.head.disk);
                 self.vms.put_stub(stub);
-                self.swap.enqueue(handle, place);
+                self.enqueue(handle, place);
                 if tier == Tier::Disk {
                     self.swap.hurry();
                 }
@@ -290,6 +295,13 @@ impl<H: Hardware> Core<'_, H> {
                 Place::Packed { pack, span } => cold.push((ppn.0, pack, span.at, span.length)),
             }
         }
+        let vector = match &vm.vector {
+            Some(vector) => {
+                let Span { at, length } = writer.push(hw, packer.squeeze_bytes(&vector.0).ok_or(NoMemory)?)?;
+                Some(Body::At { at, length })
+            }
+            None => None,
+        };
         let i = vm.indices;
         let packs = memory.packs.iter().enumerate().filter_map(|(number, pack)| {
             let Pack { epoch, live, disk, .. } = pack.as_ref()?;
@@ -300,7 +312,7 @@ impl<H: Hardware> Core<'_, H> {
             version: VERSION,
             vm: vm.number,
             registers: words(&vm.registers),
-            vector: vm.vector.as_ref().map(|vector| vector.0.to_vec()),
+            vector,
             indices: [i.transmit_tail, i.receive_head, i.console_head, i.request_tail, i.completion_head],
             arguments: String::from(&*vm.arguments),
             control,
@@ -389,7 +401,8 @@ impl<H: Hardware> Core<'_, H> {
     /// Makes a VM whole again whose head is in memory.
     fn unpark(&mut self, number: u32) {
         let Some(mut stub) = self.vms.take_stub(number) else { return };
-        let needed = u64::from(stub.own_pages).saturating_add(4).min(WAKE_ROOM);
+        let in_head = u64::from(stub.own_pages.saturating_sub(stub.cold_pages));
+        let needed = in_head.saturating_add(FIXED_ROOM).min(WAKE_ROOM);
         if self.is_heap_short(2) || self.hw.free_pages() < self.marks.critical.saturating_add(needed) {
             self.vms.put_stub(stub);
             self.starved.push_back(number);
@@ -427,11 +440,20 @@ impl<H: Hardware> Core<'_, H> {
         record.filter(|record: &Record| record.version == VERSION)
     }
 
+    fn read_vector(&mut self, head: &Pack, body: Option<Body>) -> Result<Option<Box<VectorState>>, NotNow> {
+        let Some(body) = body else { return Ok(None) };
+        let mut vector = Box::new(VectorState::new());
+        let Body::At { at, length } = body else { return Err(NotNow::Unfit) };
+        let is_read = self.packer.unpack_bytes(&self.hw, &head.pages, Span { at, length }, &mut vector.0);
+        if is_read { Ok(Some(vector)) } else { Err(NotNow::Unfit) }
+    }
+
     fn rebuild(&mut self, stub: &mut Stub) -> Result<Box<Vm<H>>, NotNow> {
         let record = self.read_record(&stub.head, stub.record, stub.record_bytes).ok_or(NotNow::Unfit)?;
         if record.vm != stub.number {
             return Err(NotNow::Unfit);
         }
+        let vector = self.read_vector(&stub.head, record.vector)?;
         let fixed = FixedPages::allocate(&mut self.hw, false)?;
         let mut memory = Memory::new(stub.memory_pages, fixed);
         memory.hidden_pages = stub.hidden_pages;
@@ -442,13 +464,6 @@ impl<H: Hardware> Core<'_, H> {
         }
         let kept = core::mem::take(&mut stub.kept);
         restore_packs(&mut memory, &record.packs, kept);
-        let vector = record.vector.map(|bytes| {
-            let mut vector = Box::new(VectorState::new());
-            for (place, byte) in vector.0.iter_mut().zip(bytes) {
-                *place = byte;
-            }
-            vector
-        });
         let [transmit_tail, receive_head, console_head, request_tail, completion_head] = record.indices;
         let vm = Vm {
             number: stub.number,
@@ -473,6 +488,7 @@ impl<H: Hardware> Core<'_, H> {
             indices: Indices { transmit_tail, receive_head, console_head, request_tail, completion_head },
             queue: core::mem::take(&mut stub.queue),
             queued_bytes: core::mem::take(&mut stub.queued_bytes),
+            awaited: None,
             last_fault: None,
             enabled: stub.enabled,
             deadline: stub.deadline.take(),

@@ -8,7 +8,7 @@ use crate::core::{Core, SUPERVISOR};
 use crate::delta::Place;
 use crate::memory::Memory;
 use crate::pack::{PACK_PAGES, Span, Squeezed, Writer};
-use crate::park::NotNow;
+use crate::park::{NotNow, WAKE_ROOM};
 use crate::swap::{self, Handle};
 use crate::template::NOBODY;
 use crate::vm::{Account, State, Vm};
@@ -22,16 +22,13 @@ use virtual_isa::limits::MAX_PAGES_PER_STEP;
 const VICTIMS_A_TURN: usize = 4;
 
 /// VMs at the clock's hand among which one is chosen.
-const SAMPLE: usize = 8;
+const SAMPLE: usize = 16;
 
 /// Heaviest VMs that are remembered.
 pub const HEAVIEST: usize = 8;
 
 /// A VM that has not run for so long is idle.
 const IDLE_NS: u64 = 20_000_000;
-
-/// Most free pages that a parked VM waits for before it is made whole, besides those that are the kernel's own.
-pub const WAKE_ROOM: u64 = 68;
 
 /// Bytes that the kernel's heap is to be able to grow by for each page of the machine: one in 256.
 const HEAP_RESERVE_BYTES_A_PAGE: u64 = 16;
@@ -56,7 +53,8 @@ impl<H: Hardware> Core<'_, H> {
         let Account { private, tables, .. } = vm.account();
         let pages = private.saturating_add(tables);
         let active = if self.is_idle(vm) { 0 } else { vm.activity.max(1) };
-        Claim { shares: vm.shares, pages, minimum: vm.minimum_pages, active }
+        let idle_ns = self.hw.now().since(vm.last_ran);
+        Claim { shares: vm.shares, pages, minimum: vm.minimum_pages, active, idle_ns }
     }
 
     fn is_idle(&self, vm: &Vm<H>) -> bool {
@@ -202,7 +200,7 @@ impl<H: Hardware> Core<'_, H> {
             }
         }
         let claims = numbers.iter().map(|&n| {
-            let none = Claim { shares: 1, pages: 0, minimum: 0, active: 0 };
+            let none = Claim { shares: 1, pages: 0, minimum: 0, active: 0, idle_ns: 0 };
             self.vms.get(n).map_or(none, |vm| {
                 // A VM that sleeps may lose all it has: its minimum is kept for it, not by it.
                 let claim = self.claim(vm);
@@ -285,7 +283,7 @@ impl<H: Hardware> Core<'_, H> {
         for (ppn, span) in moves {
             memory.evict(&mut self.hw, &self.swap, ppn, Place::Packed { pack: number, span });
         }
-        self.swap.enqueue(Handle { vm: vm.number, pack: Some(number), epoch }, place);
+        self.enqueue(Handle { vm: vm.number, pack: Some(number), epoch }, place);
         Ok(())
     }
 

@@ -214,15 +214,6 @@ impl Swap {
         }
     }
 
-    /// A pack has been made and can be written when memory is short, if there is room on disk.
-    pub fn enqueue(&mut self, handle: Handle, place: Place) {
-        match place {
-            Place::Reserved(_) => self.writes.push_back(handle),
-            Place::Nowhere if self.extents.total() > 0 => self.homeless.push_back(handle),
-            _ => {}
-        }
-    }
-
     /// Somebody waits for a pack that is on disk.
     pub fn want(&mut self, handle: Handle) {
         self.reads.push_back(handle);
@@ -293,6 +284,27 @@ impl<H: Hardware> Core<'_, H> {
         self.swap.defect = Some(defect);
     }
 
+    /// A pack has been made and can be written when memory is short, if there is room on disk.
+    pub(crate) fn enqueue(&mut self, handle: Handle, place: Place) {
+        let mut queue = match place {
+            Place::Reserved(_) => core::mem::take(&mut self.swap.writes),
+            Place::Nowhere if self.swap.extents.total() > 0 => core::mem::take(&mut self.swap.homeless),
+            _ => return,
+        };
+        if queue.len() == queue.capacity() {
+            // Packs that were dropped have left their handles behind: the queue grows only if they are few.
+            queue.retain(|&handle| self.pack(handle).is_some());
+        }
+        // Without room for it the pack stays in memory until its VM wakes.
+        if queue.len().saturating_mul(4) < queue.capacity().saturating_mul(3) || queue.try_reserve(1).is_ok() {
+            queue.push_back(handle);
+        }
+        match place {
+            Place::Reserved(_) => self.swap.writes = queue,
+            _ => self.swap.homeless = queue,
+        }
+    }
+
     /// Begins transfers that wait and ends those that are done. Returns whether any were done.
     pub(crate) fn serve_disk(&mut self) -> bool {
         let mut any = false;
@@ -306,19 +318,9 @@ impl<H: Hardware> Core<'_, H> {
             self.begin_reads();
         }
         if !self.swap.writes.is_empty() {
-            self.forget_stale();
             self.begin_writes();
         }
         any
-    }
-
-    /// Packs that were dropped leave their handles behind; they must not become many.
-    fn forget_stale(&mut self) {
-        let most = self.swap.packed_pages.saturating_mul(2).saturating_add(1024);
-        if self.swap.writes.len() as u64 > most {
-            let handles = core::mem::take(&mut self.swap.writes);
-            self.swap.writes = handles.into_iter().filter(|&handle| self.pack(handle).is_some()).collect();
-        }
     }
 
     fn begin_reads(&mut self) {
@@ -392,7 +394,7 @@ impl<H: Hardware> Core<'_, H> {
             if let Some(pack) = self.pack(handle) {
                 pack.disk = place;
             }
-            self.swap.enqueue(handle, place);
+            self.enqueue(handle, place);
             return place != Place::Nowhere;
         }
         false
@@ -539,7 +541,7 @@ impl<H: Hardware> Core<'_, H> {
                 self.count_on_disk(handle, true);
             }
             self.swap.release_pages(&mut self.hw, release);
-            self.swap.enqueue(handle, place);
+            self.enqueue(handle, place);
             if result.is_err() {
                 self.swap.hurry();
             }
@@ -567,7 +569,13 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Drops the oldest copy of what is on disk anyway. False if there is none.
     pub(crate) fn drop_cached(&mut self) -> bool {
-        while let Some(handle) = self.swap.cached.pop_front() {
+        for _ in 0..self.swap.cached.len() {
+            let Some(handle) = self.swap.cached.pop_front() else { break };
+            if self.vms.get(handle.vm).is_some_and(|vm| vm.awaited.is_some() && vm.awaited == handle.pack) {
+                // Its VM would only have it read once more.
+                self.swap.cached.push_back(handle);
+                continue;
+            }
             let Some(pack) = self.pack(handle) else { continue };
             if !matches!(pack.disk, Place::Stored(_)) || pack.pages.is_empty() {
                 continue;

@@ -8,6 +8,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use hal::Hardware;
 
+/// Numbers in a chunk of the table.
+const CHUNK: usize = 256;
+
 /// What is at a number.
 enum Slot<H: Hardware> {
     /// Nothing, or a VM that is taken out.
@@ -23,7 +26,8 @@ enum Slot<H: Hardware> {
 /// A VM that is being worked on is taken out and put back: whoever holds it may change it and use the table at
 /// the same time, and finds an empty place where it was.
 pub struct Vms<H: Hardware> {
-    slots: Vec<Slot<H>>,
+    /// In chunks, so that many VMs need no large run of the kernel's heap.
+    slots: Vec<Box<[Slot<H>]>>,
     /// Whether reclaim's clock has that number, one bit each.
     clock: Vec<u64>,
     count: u32,
@@ -44,6 +48,14 @@ impl<H: Hardware> Vms<H> {
             table_pages: 0,
             owed_pages: 0,
         }
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot<H>> {
+        self.slots.get(number as usize / CHUNK)?.get(number as usize % CHUNK)
+    }
+
+    fn slot_mut(&mut self, number: u32) -> Option<&mut Slot<H>> {
+        self.slots.get_mut(number as usize / CHUNK)?.get_mut(number as usize % CHUNK)
     }
 
     /// VMs that exist, ended ones included.
@@ -67,28 +79,28 @@ impl<H: Hardware> Vms<H> {
     }
 
     pub fn get(&self, number: u32) -> Option<&Vm<H>> {
-        match self.slots.get(number as usize)? {
+        match self.slot(number)? {
             Slot::Resident(vm) => Some(vm),
             _ => None,
         }
     }
 
     pub fn get_mut(&mut self, number: u32) -> Option<&mut Vm<H>> {
-        match self.slots.get_mut(number as usize)? {
+        match self.slot_mut(number)? {
             Slot::Resident(vm) => Some(vm),
             _ => None,
         }
     }
 
     pub fn stub(&self, number: u32) -> Option<&Stub> {
-        match self.slots.get(number as usize)? {
+        match self.slot(number)? {
             Slot::Parked(stub) => Some(stub),
             _ => None,
         }
     }
 
     pub fn stub_mut(&mut self, number: u32) -> Option<&mut Stub> {
-        match self.slots.get_mut(number as usize)? {
+        match self.slot_mut(number)? {
             Slot::Parked(stub) => Some(stub),
             _ => None,
         }
@@ -96,12 +108,12 @@ impl<H: Hardware> Vms<H> {
 
     /// Whether a number is taken. The VM that is taken out now must not be asked for.
     pub fn exists(&self, number: u32) -> bool {
-        !matches!(self.slots.get(number as usize), None | Some(Slot::Empty))
+        !matches!(self.slot(number), None | Some(Slot::Empty))
     }
 
     /// Takes a VM out, to be worked on.
     pub fn take(&mut self, number: u32) -> Option<Box<Vm<H>>> {
-        let slot = self.slots.get_mut(number as usize)?;
+        let slot = self.slot_mut(number)?;
         match core::mem::replace(slot, Slot::Empty) {
             Slot::Resident(vm) => Some(vm),
             other => {
@@ -116,7 +128,7 @@ impl<H: Hardware> Vms<H> {
         let new = vm.account();
         let old = core::mem::replace(&mut vm.accounted, new);
         self.account(old, new);
-        if let Some(slot) = self.slots.get_mut(vm.number as usize) {
+        if let Some(slot) = self.slot_mut(vm.number) {
             *slot = Slot::Resident(vm);
         }
     }
@@ -132,7 +144,7 @@ impl<H: Hardware> Vms<H> {
 
     /// Takes a parked VM out.
     pub fn take_stub(&mut self, number: u32) -> Option<Box<Stub>> {
-        let slot = self.slots.get_mut(number as usize)?;
+        let slot = self.slot_mut(number)?;
         match core::mem::replace(slot, Slot::Empty) {
             Slot::Parked(stub) => {
                 if stub.state != Sleeper::Ended {
@@ -150,11 +162,11 @@ impl<H: Hardware> Vms<H> {
 
     /// Puts a VM that is parked into the place of the VM that was taken out.
     pub fn put_stub(&mut self, stub: Box<Stub>) {
-        if let Some(slot) = self.slots.get_mut(stub.number as usize) {
-            if stub.state != Sleeper::Ended {
-                self.parked = self.parked.saturating_add(1);
-                self.owed_pages = self.owed_pages.saturating_add(u64::from(stub.minimum_pages));
-            }
+        if stub.state != Sleeper::Ended {
+            self.parked = self.parked.saturating_add(1);
+            self.owed_pages = self.owed_pages.saturating_add(u64::from(stub.minimum_pages));
+        }
+        if let Some(slot) = self.slot_mut(stub.number) {
             *slot = Slot::Parked(stub);
         }
     }
@@ -167,10 +179,10 @@ impl<H: Hardware> Vms<H> {
 
     /// Adds a new VM, whose number must be free.
     pub fn insert(&mut self, vm: Box<Vm<H>>) {
-        let number = vm.number as usize;
-        if self.slots.len() <= number {
-            self.slots.resize_with(number.saturating_add(1), || Slot::Empty);
-            self.clock.resize(number / 64 + 1, 0);
+        let nr_chunks = vm.number as usize / CHUNK + 1;
+        while self.slots.len() < nr_chunks {
+            self.slots.push((0..CHUNK).map(|_| Slot::Empty).collect());
+            self.clock.resize(self.slots.len() * (CHUNK / 64), 0);
         }
         self.count = self.count.saturating_add(1);
         self.put(vm);
@@ -209,7 +221,7 @@ impl<H: Hardware> Vms<H> {
 
     /// A pack of a VM, if it is still that one.
     pub fn pack(&mut self, handle: Handle) -> Option<&mut Pack> {
-        let pack = match (self.slots.get_mut(handle.vm as usize)?, handle.pack) {
+        let pack = match (self.slot_mut(handle.vm)?, handle.pack) {
             (Slot::Resident(vm), Some(number)) => {
                 vm.memory.as_mut().map(|Memory { packs, .. }| packs)?.get_mut(number as usize)?.as_mut()?
             }

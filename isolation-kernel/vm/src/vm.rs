@@ -80,6 +80,8 @@ pub struct Vm<H: Hardware> {
     pub queue: VecDeque<Frame>,
     /// Bytes of the frames in it.
     pub queued_bytes: usize,
+    /// The pack with the page it waits for, until it has come to use it.
+    pub awaited: Option<u32>,
     /// Address, access and instruction of its last exit, if that was a page fault.
     pub last_fault: Option<(u64, Access, u64)>,
     /// What it had enabled when it went idle.

@@ -200,15 +200,16 @@ fn grown(before: &Value, after: &Value, name: &str) -> Option<f64> {
     Some(counter(after, name)? - counter(before, name)?)
 }
 
-/// Pages of the machine that are in use for anything.
-fn used_pages(status: &Value) -> Option<f64> {
-    Some(counter(status, "total_pages")? - counter(status, "free_pages")?)
+/// Bytes of the machine's memory that somebody has taken. Pages kept for the kernel's heap are nobody's yet.
+fn taken_bytes(status: &Value) -> Option<f64> {
+    let others = counter(status, "free_pages")? + counter(status, "kept_pages")?;
+    Some((counter(status, "total_pages")? - others) * PAGE)
 }
 
-/// Of these, pages that are neither a VM's own nor an image's: what the kernel has for itself.
-fn kernel_pages(status: &Value) -> Option<f64> {
-    let guests = ["private_pages", "table_pages", "packed_pages", "template_pages"];
-    guests.iter().try_fold(used_pages(status)?, |left, name| Some(left - counter(status, name)?))
+/// The same with what the kernel's heap has in use instead of what it has taken: it gives nothing back, and has room
+/// left from when more VMs were in memory.
+fn allocated_bytes(status: &Value) -> Option<f64> {
+    Some(taken_bytes(status)? - counter(status, "heap_pages")? * PAGE + counter(status, "heap_bytes")?)
 }
 
 /// How much more the large machine has of something, for each VM that it has more.
@@ -236,26 +237,13 @@ fn figures(large: &Large, small: &Small) -> Vec<Measure> {
     figures
 }
 
-/// What a VM parked on disk takes of the machine's memory. Some pages are kept for the kernel's heap from the start and
-/// count as taken: as far as the heap has grown into them, the free pages do not show it, and its own count does.
-fn parked_bytes(large: &Large, small: &Small) -> Option<f64> {
-    let heap = |status: &Value| counter(status, "heap_bytes");
-    let taken = (used_pages(&large.on_disk)? - used_pages(&small.on_disk)?) * PAGE;
-    let kept = kernel_pages(&small.on_disk)? * PAGE;
-    let unseen = (heap(&large.on_disk)?.min(kept) - heap(&small.on_disk)?).max(0.0);
-    Some((taken + unseen) / f64::from(large.vms - small.vms))
-}
-
 fn parked_figures(large: &Large, small: &Small) -> [Measure; 5] {
     let bytes = |name: &str, about: &str, value: Option<f64>| Measure::new(name, about, "bytes", value);
     let on_disk = |status: &Value, vms: u32| counter(status, "parked_on_disk").map(|n| n / f64::from(vms) * 100.0);
     [
-        bytes("parked_bytes", "kernel memory per VM parked on disk", parked_bytes(large, small)).at_most(512.0),
-        bytes(
-            "parked_taken_bytes",
-            "of it pages that are no longer free",
-            per_vm(large, small, |status| Some(used_pages(status)? * PAGE)),
-        ),
+        bytes("parked_bytes", "kernel memory per VM parked on disk", per_vm(large, small, allocated_bytes))
+            .at_most(512.0),
+        bytes("parked_taken_bytes", "with what its heap has taken and does not use", per_vm(large, small, taken_bytes)),
         bytes("parked_heap_bytes", "in use on the kernel's heap", per_vm(large, small, |s| counter(s, "heap_bytes"))),
         bytes(
             "parked_packed_bytes",
@@ -358,7 +346,7 @@ pub(super) mod tests {
     fn status(free: u32, heap: u32, parked: u32) -> Value {
         json!({
             "total_pages": 1000, "free_pages": free, "private_pages": 20, "table_pages": 10, "packed_pages": 5,
-            "template_pages": 40, "heap_bytes": heap, "parked": parked, "parked_on_disk": parked, "parks": 10,
+            "template_pages": 40, "heap_bytes": heap, "heap_pages": 40, "kept_pages": 7, "parked": parked, "parked_on_disk": parked, "parks": 10,
             "record_bytes": 81_920, "swap_used_blocks": 512, "wakes_memory": 3, "wakes_disk": 7,
             "swap_device": { "reads": 50 },
         })
@@ -395,7 +383,6 @@ pub(super) mod tests {
             ("answered_first", 2.0),
             ("parked", 90.0),
             ("intact", 99.0),
-            // The heap grew within what was kept for it.
             ("parked_bytes", 9.0 * 4096.0 / 90.0 + 400.0),
             ("parked_taken_bytes", 9.0 * 4096.0 / 90.0),
             ("parked_heap_bytes", 400.0),
@@ -417,8 +404,9 @@ pub(super) mod tests {
 
     #[test]
     fn what_the_machine_does_not_say_is_unknown() {
-        assert_eq!(used_pages(&json!({ "total_pages": 5 })), None);
-        assert_eq!(kernel_pages(&json!({ "total_pages": 5, "free_pages": 1 })), None);
+        assert_eq!(taken_bytes(&json!({ "total_pages": 5, "free_pages": 1 })), None);
+        assert_eq!(taken_bytes(&json!({ "total_pages": 5, "free_pages": 1, "kept_pages": 1 })), Some(3.0 * PAGE));
+        assert_eq!(allocated_bytes(&json!({ "total_pages": 5, "free_pages": 1, "kept_pages": 1 })), None);
         assert_eq!(grown(&json!({}), &json!({ "a": 1 }), "a"), None);
         let mut failures = Vec::new();
         note_ended(&mut failures, &json!({ "ended": 2, "swap_errors": 0 }));
