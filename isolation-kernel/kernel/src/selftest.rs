@@ -9,6 +9,7 @@ mod memory;
 mod network;
 mod sandbox;
 mod switches;
+mod tables;
 
 use crate::boot::power_off;
 use alloc::string::String;
@@ -33,10 +34,11 @@ pub(crate) use check;
 
 /// Runs all checks and powers off.
 pub fn run(machine: &mut Machine) -> ! {
-    let checks: [Check; 17] = [
+    let checks: [Check; 18] = [
         ("pages", memory::pages),
         ("mappings", memory::mappings),
         ("accesses", memory::accesses),
+        ("shared tables", tables::shared),
         ("exhaustion", memory::exhaustion),
         ("virtual instructions", exits::instructions),
         ("page faults", exits::page_faults),

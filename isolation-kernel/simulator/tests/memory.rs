@@ -248,3 +248,39 @@ fn an_idle_vm_needs_nothing_to_be_inspected() {
     }
     assert_eq!(lab.inspect(1).counters.dispatches, before);
 }
+
+#[test]
+fn page_tables_are_shared_until_something_is_changed_under_them() {
+    /// In a table of its own: 512 pages are in one.
+    const FAR: u32 = 700;
+    let prologue = |cpu: &mut Cpu<'_>| {
+        cpu.write(at(FAR), &noise(u64::from(FAR)))?;
+        Ok(Op::call(Instruction::Ready, &[]))
+    };
+    let (mut lab, runners) = lab(LabPlan::new(1000).template(prologue), 2);
+    for vm in [1, 2] {
+        let before = lab.inspect(vm).table_pages;
+        runners[vm as usize].run(&mut lab, vm, [Errand::Expect(FAR, u64::from(FAR))]);
+        assert_eq!(lab.inspect(vm).table_pages, before, "what VM {vm} only reads takes no table");
+    }
+    let before = lab.inspect(1).table_pages;
+    let change = [Errand::Fill(FAR + 1, 1), Errand::Expect(FAR, u64::from(FAR)), Errand::Expect(FAR + 1, 1)];
+    runners[1].run(&mut lab, 1, change);
+    assert_eq!(lab.inspect(1).table_pages, before + 1);
+    let others = [Errand::Expect(FAR, u64::from(FAR)), Errand::ExpectByte(FAR + 1, 0)];
+    runners[2].run(&mut lab, 2, others);
+    // A page that was given back is not the template's, though its table is shared.
+    runners[2].run(&mut lab, 2, [discard(FAR, 1), Errand::ExpectByte(FAR, 0)]);
+    runners[1].run(&mut lab, 1, [Errand::Expect(FAR, u64::from(FAR))]);
+}
+
+#[test]
+fn an_image_that_looks_who_it_is_before_ready_has_no_template() {
+    let prologue = |cpu: &mut Cpu<'_>| {
+        cpu.read(virtual_isa::layout::REGISTER_PAGE, &mut [0; 8])?;
+        Ok(Op::call(Instruction::Ready, &[]))
+    };
+    let (lab, _) = lab(LabPlan::new(1000).template(prologue), 2);
+    let warnings = lab.outside().serial.matches("does not begin with ready()").count();
+    assert_eq!(warnings, 1, "{}", lab.outside().serial);
+}

@@ -184,6 +184,23 @@ fn many_vms_on_little_memory_all_answer() {
 }
 
 #[test]
+fn packs_stay_in_memory_until_they_take_a_quarter_of_it() {
+    let runners = runners();
+    let mut lab = lab(LabPlan::new(2000).disk(4000), &runners, 0);
+    let quarter = lab.status().total_pages / 4;
+    for vm in 1..=45 {
+        lab.start(vm);
+        runners[vm as usize].run(&mut lab, vm, fill(vm, 20));
+        lab.park_fully(vm, Tier::Memory);
+        lab.turns(50);
+        let status = lab.status();
+        assert_eq!(status.swap_writes > 0, u64::from(vm) * 21 > quarter, "{vm} VMs: {status:?}");
+        assert!(status.packed_pages <= quarter + 40, "{vm} VMs: {status:?}");
+    }
+    assert!(lab.status().parked_on_disk >= 15, "{:?}", lab.status());
+}
+
+#[test]
 fn the_reserve_is_kept_while_there_is_anything_to_reclaim() {
     let runners = runners();
     let mut lab = lab(LabPlan::new(500).disk(4000), &runners, 0);
