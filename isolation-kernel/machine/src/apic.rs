@@ -2,7 +2,7 @@
 
 use crate::cpu::Features;
 use crate::paging::map_device;
-use crate::trap::{DEVICE_VECTOR, LEGACY_VECTORS, SPURIOUS_VECTOR, TIMER_VECTOR};
+use crate::trap::{DEVICE_VECTOR, EDGE_VECTOR, LEGACY_VECTORS, SPURIOUS_VECTOR, TIMER_VECTOR};
 use hal::NoMemory;
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
@@ -152,7 +152,7 @@ impl IoApic {
         }
     }
 
-    /// Delivers a line, if it is one of this controller's, to a processor as [`DEVICE_VECTOR`].
+    /// Delivers a line, if it is one of this controller's, to a processor as [`DEVICE_VECTOR`] or [`EDGE_VECTOR`].
     pub fn route(&self, line: Line, processor: u32) {
         if !self.lines().contains(&line.gsi) {
             return;
@@ -160,7 +160,8 @@ impl IoApic {
         let register = 0x10 + (line.gsi - self.first) * 2;
         let mode = u32::from(line.is_low) << 13 | u32::from(line.is_level) << 15;
         self.write(register + 1, processor << 24);
-        self.write(register, u32::from(DEVICE_VECTOR) | mode);
+        let vector = if line.is_level { DEVICE_VECTOR } else { EDGE_VECTOR };
+        self.write(register, u32::from(vector) | mode);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::cpu::random_word;
 use crate::scale::to_ns;
 use crate::space::Space;
-use crate::trap::{DEVICE_VECTOR, SYSCALL, TIMER_VECTOR, name_of};
+use crate::trap::{DEVICE_VECTOR, EDGE_VECTOR, SYSCALL, TIMER_VECTOR, name_of};
 use crate::{Machine, guest, panic, per_cpu, serial, time};
 use core::arch::asm;
 use core::fmt;
@@ -46,13 +46,14 @@ impl Machine {
             if let Some(counts) = self.alarm.rang(self.now()) {
                 self.apic.start_timer(counts);
             }
-        } else if vector == u64::from(DEVICE_VECTOR) {
+        } else if vector == u64::from(DEVICE_VECTOR) || vector == u64::from(EDGE_VECTOR) {
             if let Some(net) = &mut self.net {
                 net.acknowledge();
             }
             if let Some(disk) = &mut self.disk {
                 disk.acknowledge();
             }
+            // On whichever vector: firmware may say that its line has a level too.
             serial::receive();
             self.apic.end_interrupt();
         }

@@ -18,8 +18,12 @@ use x86_64::{PrivilegeLevel, VirtAddr};
 /// What `run` answers for a virtual instruction, next to the processor's vectors.
 pub const SYSCALL: u64 = 0x100;
 
-/// Vector of all devices.
+/// Vector of all devices whose lines keep their level until they are served.
 pub const DEVICE_VECTOR: u8 = 0x40;
+/// Vector of the lines that tell by an edge: the serial line. A vector must not have both kinds: the processor's
+/// controller remembers one kind for each vector, and after the edge of one line would not tell the other line's
+/// controller that its interrupt has been served, which then raises no more.
+pub const EDGE_VECTOR: u8 = 0x42;
 /// Vector of the timer.
 pub const TIMER_VECTOR: u8 = 0x41;
 /// Where the legacy interrupt controllers would deliver, if they were not masked: 16 vectors from here.
