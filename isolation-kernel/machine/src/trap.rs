@@ -24,6 +24,7 @@ pub const DEVICE_VECTOR: u8 = 0x40;
 /// controller remembers one kind for each vector, and after the edge of one line would not tell the other line's
 /// controller that its interrupt has been served, which then raises no more.
 pub const EDGE_VECTOR: u8 = 0x42;
+const _: () = assert!(EDGE_VECTOR != DEVICE_VECTOR);
 /// Vector of the timer.
 pub const TIMER_VECTOR: u8 = 0x41;
 /// Where the legacy interrupt controllers would deliver, if they were not masked: 16 vectors from here.
