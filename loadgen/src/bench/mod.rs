@@ -10,6 +10,7 @@
 //! | [`cost`] | whether a VM costs the same beside few and beside many |
 //! | [`density`] | what a VM costs parked and resident, and what waking it takes |
 //! | [`overcommit`] | throughput when more is asked for than fits into memory |
+//! | [`switch`] | what the kernel's shortest paths take |
 
 pub mod churn;
 pub mod clone;
@@ -17,6 +18,7 @@ pub mod cost;
 pub mod density;
 pub mod overcommit;
 pub mod report;
+pub mod switch;
 
 use crate::driver::{Driver, Session, write};
 use crate::fleet::Fleet;
@@ -34,6 +36,7 @@ pub const SCENARIOS: &[Scenario] = &[
     cost::SCENARIO,
     density::SCENARIO, //
     overcommit::SCENARIO,
+    switch::SCENARIO,
 ];
 
 /// Name of the machines.

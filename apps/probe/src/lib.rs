@@ -1,0 +1,216 @@
+//! What the kernel's paths cost, seen from inside: a VM that takes them again and again.
+//!
+//! VM 1 measures and says the result in a line, `probe MODE: COUNT in NS ns`. VM 2 is the other side: it takes turns
+//! with VM 1, or sends back what comes. All others sleep.
+#![cfg_attr(firn_guest, no_std)]
+
+use core::fmt;
+use core::net::{Ipv4Addr, SocketAddrV4};
+use core::str::FromStr;
+use libos::arguments::{BadArgument, parse_or};
+use libos::net::{self, UdpSocket};
+use libos::time::{Duration, Instant, sleep, timeout};
+
+/// Bytes of a datagram.
+const DATAGRAM_BYTES: usize = 100;
+
+/// Port of the other side.
+const PORT: u16 = 7;
+
+/// How long a VM sleeps that takes turns: less than it takes to change to the other one.
+const TURN: Duration = Duration::from_nanos(500);
+
+/// How long the other side may take to be there, and an answer to come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The VM that measures, and its other side.
+const FIRST: u32 = 1;
+const SECOND: u32 = 2;
+
+/// Why there is no result.
+#[derive(Debug)]
+pub enum Error {
+    /// An argument is wrong.
+    Argument(BadArgument),
+    /// The network refuses.
+    Network(net::Error),
+    /// The other side does not answer.
+    NoAnswer,
+    /// It can be measured in a VM only.
+    NoVm,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Argument(e) => e.fmt(f),
+            Self::Network(e) => e.fmt(f),
+            Self::NoAnswer => f.write_str("the other side does not answer"),
+            Self::NoVm => f.write_str("virtual instructions are there in a VM only"),
+        }
+    }
+}
+
+impl From<BadArgument> for Error {
+    fn from(e: BadArgument) -> Self {
+        Self::Argument(e)
+    }
+}
+
+impl From<net::Error> for Error {
+    fn from(e: net::Error) -> Self {
+        Self::Network(e)
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Virtual instructions that do nothing.
+    Null,
+    /// Two VMs that take turns: each sleeps while the other one runs.
+    Yield,
+    /// Datagrams to the other VM and back.
+    Udp,
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        match word {
+            "null" => Ok(Self::Null),
+            "yield" => Ok(Self::Yield),
+            "udp" => Ok(Self::Udp),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "null",
+            Self::Yield => "yield",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// Measures, or is the other side.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run() -> Result<(), Error> {
+    let (mode, count) = (parse_or("mode", Mode::Null)?, parse_or("count", 100_000u32)?);
+    let page = libos::registers();
+    let took = match (page.vm, mode) {
+        (FIRST, Mode::Null) => null(count)?,
+        (FIRST | SECOND, Mode::Yield) => take_turns(count).await,
+        (FIRST, Mode::Udp) => {
+            let socket = UdpSocket::bind(([0, 0, 0, 0], 0))?;
+            let next = u32::from(Ipv4Addr::from(page.ipv4)).wrapping_add(1);
+            round_trips(&socket, SocketAddrV4::new(next.into(), PORT), count).await?
+        }
+        (SECOND, Mode::Udp) => {
+            echo::serve_udp(UdpSocket::bind(([0, 0, 0, 0], PORT))?).await;
+            return Ok(());
+        }
+        _ => return rest().await,
+    };
+    if page.vm == FIRST {
+        libos::log::info!("probe {mode}: {count} in {} ns", took.as_nanos());
+    }
+    rest().await
+}
+
+async fn rest() -> Result<(), Error> {
+    loop {
+        sleep(Duration::from_secs(3600)).await;
+    }
+}
+
+#[cfg(firn_guest)]
+fn null(count: u32) -> Result<Duration, Error> {
+    use libos::instruction::{Devices, notify};
+    let begun = Instant::now();
+    for _ in 0..count {
+        notify(Devices::empty());
+    }
+    Ok(begun.elapsed())
+}
+
+#[cfg(not(firn_guest))]
+fn null(_: u32) -> Result<Duration, Error> {
+    Err(Error::NoVm)
+}
+
+/// Sleeps again and again, each time no longer than the other VM's turn takes.
+async fn take_turns(count: u32) -> Duration {
+    let begun = Instant::now();
+    for _ in 0..count {
+        sleep(TURN).await;
+    }
+    begun.elapsed()
+}
+
+/// Sends a datagram and waits for it to come back, again and again. The first ones, while the other side may not be
+/// there yet, do not count.
+///
+/// # Errors
+/// If one does not come back.
+pub async fn round_trips(socket: &UdpSocket, to: SocketAddrV4, count: u32) -> Result<Duration, Error> {
+    let mut bytes = [7; DATAGRAM_BYTES];
+    let ready_by = Instant::now() + PATIENCE;
+    loop {
+        socket.send_to(&bytes, to).await?;
+        match timeout(Duration::from_millis(100), socket.recv_from(&mut bytes)).await {
+            Ok(answer) => {
+                answer?;
+                break;
+            }
+            Err(_) if Instant::now() < ready_by => {}
+            Err(_) => return Err(Error::NoAnswer),
+        }
+    }
+    let begun = Instant::now();
+    for _ in 0..count {
+        socket.send_to(&bytes, to).await?;
+        timeout(PATIENCE, socket.recv_from(&mut bytes)).await.map_err(|_| Error::NoAnswer)??;
+    }
+    Ok(begun.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_read_as_they_are_written() {
+        for mode in [Mode::Null, Mode::Yield, Mode::Udp] {
+            assert_eq!(format!("{mode}").parse(), Ok(mode));
+        }
+        assert_eq!("tcp".parse::<Mode>(), Err(()));
+    }
+
+    #[test]
+    fn datagrams_are_counted_there_and_back() {
+        libos::block_on(async {
+            let other = UdpSocket::bind(([127, 0, 0, 1], 0)).unwrap();
+            let address = other.local_addr().unwrap();
+            libos::task::spawn(echo::serve_udp(other)).detach();
+            let socket = UdpSocket::bind(([127, 0, 0, 1], 0)).unwrap();
+            assert!(round_trips(&socket, address, 50).await.unwrap() > Duration::ZERO);
+        });
+    }
+
+    #[test]
+    fn an_other_side_that_is_not_there_is_noticed() {
+        libos::block_on(async {
+            let silent = UdpSocket::bind(([127, 0, 0, 1], 0)).unwrap();
+            let socket = UdpSocket::bind(([127, 0, 0, 1], 0)).unwrap();
+            let result = round_trips(&socket, silent.local_addr().unwrap(), 1).await;
+            assert!(matches!(result, Err(Error::NoAnswer)), "{result:?}");
+        });
+    }
+}

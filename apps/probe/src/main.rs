@@ -1,0 +1,11 @@
+//! `probe`: executes what is to be measured, and says how long it took. On a machine that counts instructions that
+//! is how many were executed.
+//!
+//! Arguments: `mode=null` (virtual instructions that do nothing), `mode=yield` (two VMs that take turns), `mode=udp`
+//! (datagrams to the next VM and back), `count=` how often.
+#![cfg_attr(firn_guest, no_std, no_main)]
+
+#[libos::main]
+async fn main() -> Result<(), probe::Error> {
+    probe::run().await
+}
