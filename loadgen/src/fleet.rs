@@ -25,6 +25,22 @@ pub struct Fleet {
     pub icount: bool,
     /// What the VMs are given as arguments.
     pub arguments: String,
+    /// Other VMs on the machine, numbered after those.
+    #[serde(default)]
+    pub neighbours: Vec<Neighbours>,
+}
+
+/// VMs that are there besides those that are measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbours {
+    /// Name of their service.
+    pub name: String,
+    /// Their image.
+    pub image: String,
+    /// How many.
+    pub vms: u32,
+    /// Their arguments.
+    pub arguments: String,
 }
 
 impl Fleet {
@@ -41,6 +57,7 @@ impl Fleet {
             vm_memory: "4M".to_owned(),
             icount: false,
             arguments: "body=128".to_owned(),
+            neighbours: Vec::new(),
         }
     }
 
@@ -56,11 +73,17 @@ impl Fleet {
         if let Some(iops) = self.swap_iops {
             let _ = writeln!(text, "swap-iops = {iops}");
         }
-        let _ = write!(
-            text,
-            "\n[[service]]\nname = \"{image}\"\nimage = \"{image}\"\ncount = {vms}\nmemory = \"{vm_memory}\"\n\
-             args = \"{arguments}\"\n"
-        );
+        let mut service = |name: &str, image: &str, vms: u32, arguments: &str| {
+            let _ = write!(
+                text,
+                "\n[[service]]\nname = \"{name}\"\nimage = \"{image}\"\ncount = {vms}\nmemory = \"{vm_memory}\"\n\
+                 args = \"{arguments}\"\n"
+            );
+        };
+        service(image, image, *vms, arguments);
+        for other in &self.neighbours {
+            service(&other.name, &other.image, other.vms, &other.arguments);
+        }
         text
     }
 }
@@ -77,6 +100,18 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} in {text}");
         }
         assert!(!text.contains("swap"));
+        let neighbours = |name: &str, vms| Neighbours {
+            name: name.to_owned(),
+            image: "attack".to_owned(),
+            vms,
+            arguments: "mode=spin".to_owned(),
+        };
+        fleet.neighbours = vec![neighbours("one", 3), neighbours("two", 4)];
+        let text = fleet.to_toml("loadgen bench");
+        let services: Vec<&str> = text.split("[[service]]").skip(1).collect();
+        assert_eq!(services.len(), 3, "{text}");
+        assert!(services[0].contains("count = 7") && services[2].contains("name = \"two\""), "{text}");
+        assert!(services[2].contains("image = \"attack\"\ncount = 4\n"), "{text}");
         fleet.swap = Some("1G".to_owned());
         fleet.swap_iops = Some(2000);
         let text = fleet.to_toml("loadgen demo");
