@@ -39,9 +39,14 @@ pub struct Neighbours {
     pub image: String,
     /// How many.
     pub vms: u32,
+    /// Weight of each.
+    pub shares: u32,
     /// Their arguments.
     pub arguments: String,
 }
+
+/// Weight of a VM of which nothing else is said.
+pub const DEFAULT_SHARES: u32 = 100;
 
 impl Fleet {
     /// A machine with web VMs: no swap disk, one processor, VMs of 4 MiB.
@@ -73,16 +78,16 @@ impl Fleet {
         if let Some(iops) = self.swap_iops {
             let _ = writeln!(text, "swap-iops = {iops}");
         }
-        let mut service = |name: &str, image: &str, vms: u32, arguments: &str| {
+        let mut service = |name: &str, image: &str, vms: u32, shares: u32, arguments: &str| {
             let _ = write!(
                 text,
                 "\n[[service]]\nname = \"{name}\"\nimage = \"{image}\"\ncount = {vms}\nmemory = \"{vm_memory}\"\n\
-                 args = \"{arguments}\"\n"
+                 shares = {shares}\nargs = \"{arguments}\"\n"
             );
         };
-        service(image, image, *vms, arguments);
+        service(image, image, *vms, DEFAULT_SHARES, arguments);
         for other in &self.neighbours {
-            service(&other.name, &other.image, other.vms, &other.arguments);
+            service(&other.name, &other.image, other.vms, other.shares, &other.arguments);
         }
         text
     }
@@ -104,6 +109,7 @@ mod tests {
             name: name.to_owned(),
             image: "attack".to_owned(),
             vms,
+            shares: 7,
             arguments: "mode=spin".to_owned(),
         };
         fleet.neighbours = vec![neighbours("one", 3), neighbours("two", 4)];
@@ -111,7 +117,10 @@ mod tests {
         let services: Vec<&str> = text.split("[[service]]").skip(1).collect();
         assert_eq!(services.len(), 3, "{text}");
         assert!(services[0].contains("count = 7") && services[2].contains("name = \"two\""), "{text}");
-        assert!(services[2].contains("image = \"attack\"\ncount = 4\n"), "{text}");
+        assert!(
+            services[2].contains("image = \"attack\"\ncount = 4\n") && services[2].contains("shares = 7\n"),
+            "{text}"
+        );
         fleet.swap = Some("1G".to_owned());
         fleet.swap_iops = Some(2000);
         let text = fleet.to_toml("loadgen demo");

@@ -6,7 +6,7 @@
 
 use super::report::{Findings, Measure};
 use super::{Bench, Scenario};
-use crate::fleet::{Fleet, Neighbours};
+use crate::fleet::{DEFAULT_SHARES, Fleet, Neighbours};
 use crate::machine::Failure;
 use crate::report::{HttpReport, Summary};
 use serde_json::{Value, json};
@@ -74,6 +74,7 @@ impl Attack {
             name: mode.to_owned(),
             image: "attack".to_owned(),
             vms,
+            shares: DEFAULT_SHARES,
             arguments: arguments(mode),
         };
         self.modes.iter().map(neighbours).collect()

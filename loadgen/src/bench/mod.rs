@@ -9,6 +9,7 @@
 //! | [`clone`](mod@clone) | how fast VMs are created from a template |
 //! | [`cost`] | whether a VM costs the same beside few and beside many |
 //! | [`density`] | what a VM costs parked and resident, and what waking it takes |
+//! | [`fairness`] | whether VMs get processor time by their shares |
 //! | [`isolation`] | what a VM loses by neighbours that take all they can |
 //! | [`overcommit`] | throughput when more is asked for than fits into memory |
 //! | [`switch`] | what the kernel's shortest paths take |
@@ -17,6 +18,7 @@ pub mod churn;
 pub mod clone;
 pub mod cost;
 pub mod density;
+pub mod fairness;
 pub mod isolation;
 pub mod overcommit;
 pub mod report;
@@ -37,6 +39,7 @@ pub const SCENARIOS: &[Scenario] = &[
     clone::SCENARIO,
     cost::SCENARIO,
     density::SCENARIO, //
+    fairness::SCENARIO,
     isolation::SCENARIO,
     overcommit::SCENARIO,
     switch::SCENARIO,
