@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{boot, boot_with_disk, built, web_bundle};
+use common::{boot, boot_on, boot_with_disk, built, web_bundle};
 use firn::logs::Symbolizer;
 use firn::qemu::Kind;
 use virtual_isa::bundle::{ENTRY_BYTES, HEADER_BYTES, exit_status};
@@ -22,6 +22,16 @@ fn the_self_test_passes_on_microvm() {
 fn the_self_test_passes_on_q35() {
     let (status, log) = boot(Kind::Q35, "selftest", None);
     assert!(status == CLEAN && log.contains("selftest passed"), "{status}\n{log}");
+}
+
+#[test]
+fn the_self_test_passes_on_many_processors() {
+    for (kind, cpus) in [(Kind::Microvm, 2), (Kind::Q35, 2), (Kind::Microvm, 4), (Kind::Q35, 4)] {
+        let (status, log) = boot_on(kind, cpus, "selftest", None, None);
+        assert!(status == CLEAN && log.contains("selftest passed"), "{kind:?}, {cpus}: {status}\n{log}");
+        // So that it is not one on the first alone that passed.
+        assert!(log.contains(&format!("{cpus} processor(s), {cpus} running")), "{log}");
+    }
 }
 
 #[test]

@@ -36,12 +36,17 @@ pub fn boot(kind: Kind, options: &str, bundle: Option<&[u8]>) -> (i32, String) {
 
 /// The same with a disk of so many bytes.
 pub fn boot_with_disk(kind: Kind, options: &str, bundle: Option<&[u8]>, disk: Option<u64>) -> (i32, String) {
+    boot_on(kind, 1, options, bundle, disk)
+}
+
+/// The same on so many processors.
+pub fn boot_on(kind: Kind, cpus: u32, options: &str, bundle: Option<&[u8]>, disk: Option<u64>) -> (i32, String) {
     let project = built();
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup {
         kind,
         accel: Accel::Tcg,
-        cpus: 1,
+        cpus,
         is_counted: false,
         memory_bytes: 128 << 20,
         kernel: project.kernel(),

@@ -72,9 +72,10 @@ fn run(mut machine: Machine) -> ! {
 fn describe(machine: &Machine) {
     let (hz, source) = machine.tsc();
     info!(
-        "firn: {} MiB of memory, {} processor(s), one in use, tsc {}.{:03} MHz ({source}), {}, disk {} MiB, features {}",
+        "firn: {} MiB of memory, {} processor(s), {} running, VMs on the first, tsc {}.{:03} MHz ({source}), {}, disk {} MiB, features {}",
         machine.total_pages() / 256,
         machine.nr_cpus(),
+        machine.nr_running(),
         hz / 1_000_000,
         hz / 1000 % 1000,
         if machine.has_network() { "network" } else { "no network" },

@@ -7,6 +7,7 @@ mod disk;
 mod exits;
 mod memory;
 mod network;
+mod processors;
 mod sandbox;
 mod switches;
 mod tables;
@@ -34,7 +35,8 @@ pub(crate) use check;
 
 /// Runs all checks and powers off.
 pub fn run(machine: &mut Machine) -> ! {
-    let checks: [Check; 18] = [
+    let checks: [Check; 19] = [
+        ("processors", processors::all),
         ("pages", memory::pages),
         ("mappings", memory::mappings),
         ("accesses", memory::accesses),

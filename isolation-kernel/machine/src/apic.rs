@@ -13,6 +13,8 @@ const ID: u32 = 0x20;
 const TASK_PRIORITY: u32 = 0x80;
 const END: u32 = 0xb0;
 const SPURIOUS: u32 = 0xf0;
+const COMMAND: u32 = 0x300;
+const COMMAND_TARGET: u32 = 0x310;
 const TIMER: u32 = 0x320;
 const LINT0: u32 = 0x350;
 const LINT1: u32 = 0x360;
@@ -21,6 +23,7 @@ const INITIAL_COUNT: u32 = 0x380;
 const CURRENT_COUNT: u32 = 0x390;
 const DIVIDER: u32 = 0x3e0;
 const MASKED: u32 = 1 << 16;
+const SENDING: u32 = 1 << 12;
 
 /// The processor's interrupt controller.
 pub enum Apic {
@@ -80,6 +83,25 @@ impl Apic {
         match self {
             Self::Memory(_) => self.read(ID) >> 24,
             Self::X2 => self.read(ID),
+        }
+    }
+
+    /// Sends another processor a command: a vector, or one of the ways to start it.
+    pub fn send(&self, processor: u32, command: u32) {
+        match self {
+            Self::Memory(_) => {
+                self.write(COMMAND_TARGET, processor << 24);
+                self.write(COMMAND, command);
+                while self.read(COMMAND) & SENDING != 0 {
+                    core::hint::spin_loop();
+                }
+            }
+            // SAFETY: the command register, which takes both halves at once. What was written before must be seen by
+            // whoever is woken, and this write is not ordered after it by itself.
+            Self::X2 => unsafe {
+                core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
+                Msr::new(0x830).write(u64::from(processor) << 32 | u64::from(command));
+            },
         }
     }
 

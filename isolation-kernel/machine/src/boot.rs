@@ -69,6 +69,8 @@ pub struct BootInfo {
     /// RAM that nothing lies in.
     pub(crate) free: MemoryMap,
     pub(crate) rsdp: u64,
+    /// A page of RAM below 1 MiB, where processors start.
+    pub(crate) start_page: Option<u64>,
     bundle: Option<(u64, u64)>,
     command_line: &'static str,
 }
@@ -110,6 +112,7 @@ impl BootInfo {
             return Err(LoaderError::NoMemoryMap);
         }
         let mut memory = MemoryMap::new();
+        let mut low = MemoryMap::new();
         let ranges = || {
             (0..u64::from(info.nr_memory_ranges.min(256))).map(|n| {
                 let at = info.memory_map + n * size_of::<MemoryRange>() as u64;
@@ -119,10 +122,13 @@ impl BootInfo {
         };
         for range in ranges().filter(|range| range.kind == RAM) {
             memory.add(range.address.max(FIRST_USED), range.address.saturating_add(range.bytes));
+            // Not the first page, which has the vectors of real mode.
+            low.add(range.address.max(4096), range.address.saturating_add(range.bytes).min(FIRST_USED));
         }
         // Where two ranges overlap, the one that is not RAM counts.
         for range in ranges().filter(|range| range.kind != RAM && range.bytes > 0) {
             memory.remove(range.address, range.address.saturating_add(range.bytes));
+            low.remove(range.address, range.address.saturating_add(range.bytes));
         }
         memory.remove(symbol::kernel_physical_start(), symbol::kernel_physical_end());
         let mut free = memory.clone();
@@ -131,6 +137,7 @@ impl BootInfo {
             // SAFETY: as above.
             let module = unsafe { direct(info.modules).cast::<Module>().read_unaligned() };
             free.remove(module.address, module.address.saturating_add(module.bytes));
+            low.remove(module.address, module.address.saturating_add(module.bytes));
             bundle = Some((module.address, module.bytes));
         }
         let command_line = if info.command_line == 0 {
@@ -142,7 +149,8 @@ impl BootInfo {
         if info.rsdp == 0 {
             return Err(LoaderError::NoRsdp);
         }
-        Ok(Self { memory, free, rsdp: info.rsdp, bundle, command_line })
+        let start_page = low.take_high(1).map(|range| range.start);
+        Ok(Self { memory, free, rsdp: info.rsdp, start_page, bundle, command_line })
     }
 }
 

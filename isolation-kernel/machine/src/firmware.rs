@@ -38,8 +38,10 @@ pub enum SleepControl {
 
 /// What the tables say.
 pub struct Firmware {
-    /// Processors that can be used, this one among them.
-    pub nr_cpus: u32,
+    /// Interrupt controllers of the processors that can be used, this one's among them.
+    pub cpus: Vec<u32>,
+    /// Processors whose numbers are too large to be sent interrupts.
+    pub nr_left_out: u32,
     /// Interrupt controllers for devices: physical address and first line.
     pub io_apics: Vec<(u64, u32)>,
     /// The line of the first serial port.
@@ -63,7 +65,8 @@ impl Firmware {
         // SAFETY: the address is the loader's.
         let tables = unsafe { AcpiTables::from_rsdp(Handler, rsdp) }?;
         let mut found = Self {
-            nr_cpus: 0,
+            cpus: Vec::new(),
+            nr_left_out: 0,
             io_apics: Vec::new(),
             serial_line: Line { gsi: u32::from(SERIAL_IRQ), is_level: false, is_low: false },
             pci: None,
@@ -86,8 +89,8 @@ impl Firmware {
     fn note(&mut self, entry: &MadtEntry<'_>) {
         match entry {
             // Enabled, or can be enabled.
-            MadtEntry::LocalApic(cpu) if cpu.flags & 3 != 0 => self.nr_cpus += 1,
-            MadtEntry::LocalX2Apic(cpu) if cpu.flags & 3 != 0 && cpu.x2apic_id > 254 => self.nr_cpus += 1,
+            MadtEntry::LocalApic(cpu) if cpu.flags & 3 != 0 => self.cpus.push(u32::from(cpu.apic_id)),
+            MadtEntry::LocalX2Apic(cpu) if cpu.flags & 3 != 0 && cpu.x2apic_id > 254 => self.nr_left_out += 1,
             MadtEntry::IoApic(io) => {
                 self.io_apics.push((u64::from(io.io_apic_address), io.global_system_interrupt_base));
             }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `0xffff_8000_0000_0000` | direct map: physical address 0 and on; RAM, and the device registers in use |
 //! | `0xffff_ffc0_0000_0000` | the part of the kernel's heap that is made of single pages |
+//! | `0xffff_fff0_0000_0000` | stacks of the processors but the first |
 //! | `0xffff_ffff_8000_0000` | the kernel itself, at its physical address plus this |
 
 /// First address of the direct map.
@@ -18,6 +19,9 @@ pub const HEAP_BASE: u64 = 0xffff_ffc0_0000_0000;
 
 /// Most bytes of it.
 pub const HEAP_LIMIT: u64 = 128 << 30;
+
+/// First address of the other processors' stacks. It shares its top table entry with the kernel.
+pub const STACKS_BASE: u64 = 0xffff_fff0_0000_0000;
 
 /// First physical address the direct map cannot reach: it ends where the kernel's own 512 GiB begin.
 pub const DIRECT_LIMIT: u64 = 0xffff_ff80_0000_0000 - DIRECT_BASE;

@@ -11,6 +11,7 @@
 //! | `memory_map`, `ram`, `frames` | memory: the map, the pool and the heap, owned pages |
 //! | `paging`, `entry_bits`, `space` | page tables: the kernel's own, and spaces |
 //! | `cpu`, `per_cpu` | features; what each processor has of its own |
+//! | `smp`, `trampoline.s` | the processors but the first |
 //! | `trap`, `guest` | into the kernel, and into a guest |
 //! | `machine`, `processor` | the whole as one value; its traits |
 //! | `time`, `scale`, `apic`, `alarm` | clock, alarm, interrupt controllers |
@@ -90,6 +91,8 @@ mod ram;
 #[cfg(target_os = "none")]
 mod serial;
 #[cfg(target_os = "none")]
+mod smp;
+#[cfg(target_os = "none")]
 mod space;
 #[cfg(target_os = "none")]
 mod time;
@@ -110,6 +113,7 @@ pub use crate::{
     machine::{Config, Machine, StartError},
     panic::{die, refuse},
     serial::{print, start as start_serial},
+    smp::Job,
     space::{Space, rights_at},
     time::uptime_ns,
 };

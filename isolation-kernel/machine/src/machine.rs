@@ -11,7 +11,7 @@ use crate::net::Net;
 use crate::pool::FramePool;
 use crate::space::KernelHalf;
 use crate::time::{self, Measured};
-use crate::{PAGE, paging, ram, virtio};
+use crate::{PAGE, paging, ram, smp, virtio};
 use alloc::vec::Vec;
 use core::fmt;
 use hal::NoMemory;
@@ -136,7 +136,7 @@ impl Machine {
             net: None,
             disk: None,
             sleep: firmware.sleep,
-            nr_cpus: firmware.nr_cpus.max(1),
+            nr_cpus: firmware.cpus.len().max(1) as u32 + firmware.nr_left_out,
             bundle: boot.bundle(),
             command_line: boot.command_line(),
         };
@@ -145,6 +145,10 @@ impl Machine {
             None => virtio::find_on_board(),
         });
         machine.route_lines(&firmware)?;
+        if firmware.nr_left_out > 0 {
+            log::warn!("{} processor(s) have numbers above 254 and are left out", firmware.nr_left_out);
+        }
+        smp::start(&machine.apic, &machine.features, &firmware.cpus, boot.start_page);
         machine.kernel_half = KernelHalf::read().ok_or(StartError::TooLarge)?;
         Ok(machine)
     }
@@ -196,7 +200,13 @@ impl Machine {
         self.command_line
     }
 
-    /// Processors there are. Only the first one runs for now.
+    /// Processors that run. Guests only run on the first for now.
+    #[must_use]
+    pub fn nr_running(&self) -> u32 {
+        smp::nr_running()
+    }
+
+    /// Processors there are.
     #[must_use]
     pub const fn nr_cpus(&self) -> u32 {
         self.nr_cpus

@@ -154,6 +154,11 @@ pub fn map_heap(at: u64, page: u64) -> Result<(), NoMemory> {
     map(at, page, PAGE, PRESENT | ACCESSED | DIRTY | WRITE | NO_EXECUTE, 1)
 }
 
+/// Maps pages of a processor's stacks.
+pub fn map_stack(at: u64, pages: Range) -> Result<(), NoMemory> {
+    map(at, pages.start, pages.end - pages.start, PRESENT | ACCESSED | DIRTY | WRITE | NO_EXECUTE, 1)
+}
+
 fn map_extra(phys: u64, bytes: u64, bits: u64) -> Result<*mut u8, NoMemory> {
     let start = phys / PAGE * PAGE;
     let end = phys.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(PAGE)).ok_or(NoMemory)?;

@@ -2,7 +2,8 @@
 
 use crate::layout::symbol;
 use core::cell::UnsafeCell;
-use core::ptr::null;
+use core::mem::offset_of;
+use core::ptr::{null, null_mut};
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, Segment};
 use x86_64::instructions::tables::load_tss;
@@ -45,50 +46,80 @@ pub struct Cpu {
     pub nmis: u64,
     /// Registers of the exception the kernel is dying of.
     pub fatal: *const crate::trap::TrapFrame,
+    this: *mut Self,
     tss: TaskStateSegment,
     gdt: [u64; 7],
 }
 
-/// The first processor's. The others will have theirs on the heap.
+/// Tops of a processor's stacks: of `trap`, and of the exceptions that have one of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct StackTops {
+    /// For what comes from user mode.
+    pub trap: u64,
+    /// In the order of their indices.
+    pub own: [u64; 4],
+}
+
+impl Cpu {
+    /// With nothing in it that depends on where it is.
+    pub const fn new() -> Self {
+        Self {
+            kernel_stack: 0,
+            registers_end: 0,
+            scratch: 0,
+            pending: 0,
+            nmis: 0,
+            fatal: null(),
+            this: null_mut(),
+            tss: TaskStateSegment::new(),
+            gdt: [
+                0,
+                0x00af_9b00_0000_ffff, // kernel code, 64-bit
+                0x00cf_9300_0000_ffff, // kernel data
+                0x00cf_f300_0000_ffff, // user data
+                0x00af_fb00_0000_ffff, // user code, 64-bit
+                0,
+                0,
+            ],
+        }
+    }
+}
+
+/// The first processor's. The others' are beside their stacks.
 struct BootCpu(UnsafeCell<Cpu>);
 
 // SAFETY: only the processor it belongs to touches it, through GS or through the functions here.
 unsafe impl Sync for BootCpu {}
 
-static BOOT_CPU: BootCpu = BootCpu(UnsafeCell::new(Cpu {
-    kernel_stack: 0,
-    registers_end: 0,
-    scratch: 0,
-    pending: 0,
-    nmis: 0,
-    fatal: null(),
-    tss: TaskStateSegment::new(),
-    gdt: [
-        0,
-        0x00af_9b00_0000_ffff, // kernel code, 64-bit
-        0x00cf_9300_0000_ffff, // kernel data
-        0x00cf_f300_0000_ffff, // user data
-        0x00af_fb00_0000_ffff, // user code, 64-bit
-        0,
-        0,
-    ],
-}));
+static BOOT_CPU: BootCpu = BootCpu(UnsafeCell::new(Cpu::new()));
 
 /// Loads GS base, segments and task state of the first processor.
 ///
 /// # Safety
 /// Once, on the first processor, before anything else of this module or a trap.
 pub unsafe fn load() {
+    let own = [
+        symbol::double_fault_stack_top(),
+        symbol::nmi_stack_top(),
+        symbol::machine_check_stack_top(),
+        symbol::debug_stack_top(),
+    ];
     // SAFETY: nobody else knows the structure yet.
-    let cpu = unsafe { &mut *BOOT_CPU.0.get() };
-    cpu.tss.privilege_stack_table[0] = VirtAddr::new(symbol::trap_stack_top());
-    for (stack, top) in [
-        (DOUBLE_FAULT_STACK, symbol::double_fault_stack_top()),
-        (NMI_STACK, symbol::nmi_stack_top()),
-        (MACHINE_CHECK_STACK, symbol::machine_check_stack_top()),
-        (DEBUG_STACK, symbol::debug_stack_top()),
-    ] {
-        cpu.tss.interrupt_stack_table[usize::from(stack)] = VirtAddr::new(top);
+    unsafe { activate(BOOT_CPU.0.get(), StackTops { trap: symbol::trap_stack_top(), own }) };
+}
+
+/// Makes a structure this processor's own.
+///
+/// # Safety
+/// Once on each processor, before anything else of this module or a trap; the structure is valid, stays, and is
+/// nobody else's, and so are the stacks.
+pub unsafe fn activate(this: *mut Cpu, stacks: StackTops) {
+    // SAFETY: as promised by the caller.
+    let cpu = unsafe { &mut *this };
+    cpu.this = this;
+    cpu.tss.privilege_stack_table[0] = VirtAddr::new(stacks.trap);
+    for (index, top) in stacks.own.into_iter().enumerate() {
+        cpu.tss.interrupt_stack_table[index] = VirtAddr::new(top);
     }
     // The I/O bitmap would begin behind the segment's end: user mode may use no port.
     cpu.tss.iomap_base = 0x68;
@@ -96,7 +127,7 @@ pub unsafe fn load() {
     cpu.gdt[5] = 0x67 | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
     cpu.gdt[6] = base >> 32;
     let table = DescriptorTablePointer { limit: 7 * 8 - 1, base: VirtAddr::from_ptr(&raw const cpu.gdt) };
-    // SAFETY: the table is static, and its code segment is like the one in use.
+    // SAFETY: the table stays, and its code segment is like the one in use.
     unsafe {
         x86_64::instructions::tables::lgdt(&table);
         CS::set_reg(SegmentSelector(KERNEL_CODE));
@@ -114,7 +145,15 @@ pub unsafe fn load() {
 /// This processor's data. The trap path changes it behind the compiler's back: read and write its fields through
 /// the pointer, and hold no reference.
 pub fn this() -> *mut Cpu {
-    BOOT_CPU.0.get()
+    let this;
+    // SAFETY: GS is the kernel's while it runs, and the field never changes.
+    unsafe {
+        core::arch::asm!(
+            "mov {}, gs:[{this}]", out(reg) this, this = const offset_of!(Cpu, this),
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    this
 }
 
 /// Takes the vector that arrived while halted.

@@ -27,6 +27,8 @@ pub const EDGE_VECTOR: u8 = 0x42;
 const _: () = assert!(EDGE_VECTOR != DEVICE_VECTOR);
 /// Vector of the timer.
 pub const TIMER_VECTOR: u8 = 0x41;
+/// Vector by which one processor wakes another: an edge, and so a vector of its own.
+pub const WAKE_VECTOR: u8 = 0x43;
 /// Where the legacy interrupt controllers would deliver, if they were not masked: 16 vectors from here.
 pub const LEGACY_VECTORS: u8 = 0x50;
 /// Vector of interrupts that went away before they were delivered.
@@ -133,6 +135,16 @@ pub unsafe fn load() {
         // SAFETY: within the table, which nobody else uses yet.
         unsafe { (*table)[vector as usize] = Gate::new(address, stack, level) };
     }
+    // SAFETY: the table is complete.
+    unsafe { activate() };
+}
+
+/// Loads the table that is there already, on this processor, and the entry of `syscall`.
+///
+/// # Safety
+/// After [`load`] on the first processor, and [`per_cpu::activate`] on this one.
+pub unsafe fn activate() {
+    let table = TABLE.0.get();
     let pointer = DescriptorTablePointer { limit: 256 * 16 - 1, base: VirtAddr::from_ptr(table) };
     // SAFETY: the table is static and complete.
     unsafe { x86_64::instructions::tables::lidt(&pointer) };
@@ -164,7 +176,9 @@ extern "C" fn firn_fatal_trap(frame: *const TrapFrame) -> ! {
     };
     let name = name_of(vector);
     let address = Cr2::read_raw();
-    let is_overflow = vector == 8 && crate::layout::guard_pages().contains(&(address / crate::PAGE * crate::PAGE));
+    let is_overflow = vector == 8
+        && (crate::layout::guard_pages().contains(&(address / crate::PAGE * crate::PAGE))
+            || crate::smp::is_guard(address));
     match vector {
         8 if is_overflow => panic!("the kernel's stack overflowed at {address:#x}"),
         14 => panic!("{name} in the kernel at {address:#x}, code {code:#x}"),
