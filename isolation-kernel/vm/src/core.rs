@@ -80,8 +80,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) parking: VecDeque<u32>,
     /// VMs that wait for memory.
     pub(crate) starved: VecDeque<u32>,
-    /// VMs that wait for admission, in order.
-    pub(crate) waiting: VecDeque<u32>,
+    /// VMs that wait for admission, in order, with their place in the order of the machine.
+    pub(crate) waiting: VecDeque<(u64, u32)>,
     pub(crate) parks: u64,
     pub(crate) record_bytes: u64,
     pub(crate) wakes_memory: u64,
@@ -197,7 +197,6 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.hw.set_alarm(alarm);
         if self.seat.lie_down() {
             self.hw.halt();
-            self.seat.get_up();
         }
         self.idle_ns += self.hw.now().since(before);
     }
@@ -431,7 +430,9 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         self.poll_serial(Some(vm));
         self.fire_timers();
-        if self.poll_mail(Some(vm)) || self.scheduler.is_over(ran_ns) {
+        let is_shared = !self.seat.is_alone();
+        // With other cores there is more to do between turns than to let others run.
+        if self.poll_mail(Some(vm)) || self.scheduler.is_over(ran_ns) || (is_shared && ran_ns >= QUANTUM_NS) {
             return After::Yield;
         }
         let now = self.hw.now();

@@ -107,6 +107,8 @@ struct Window {
     shares: AtomicU64,
     /// Pages that its VMs do not have of their minimums.
     owed_pages: AtomicU64,
+    /// The place in the queue for admission of the first VM of this core that waits; 0 if none does.
+    first_waiting: AtomicU64,
 }
 
 /// What all cores see.
@@ -117,6 +119,8 @@ struct Board {
     homes: Vec<AtomicU8>,
     /// Pages promised to VMs, on all cores.
     promised_pages: AtomicU64,
+    /// The place in the queue for admission that the next VM gets.
+    next_place: AtomicU64,
 }
 
 /// The bit of a home that says that the VM has ended.
@@ -154,6 +158,7 @@ pub fn seats<H: Hardware>(nr_cores: u32) -> Vec<Seat<H>> {
         windows: (0..nr_cores).map(|_| Window::default()).collect(),
         homes: (0..nr_homes).map(|_| AtomicU8::new(0)).collect(),
         promised_pages: AtomicU64::new(0),
+        next_place: AtomicU64::new(1),
     });
     let mut lines: Vec<Vec<Option<Line<H>>>> = (0..nr_cores).map(|_| (0..nr_cores).map(|_| None).collect()).collect();
     for one in 0..nr_cores as usize {
@@ -411,6 +416,25 @@ impl<H: Hardware> Seat<H> {
         if let Some(core) = idle {
             self.rouse(hw, core);
         }
+    }
+
+    /// Takes a place in the queue for admission, which is one for all cores.
+    pub fn draw_number(&self) -> u64 {
+        self.board.next_place.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// Shows the others which place the first VM has that waits here.
+    pub fn show_waiting(&self, place: Option<u64>) {
+        if let Some(window) = self.window() {
+            window.first_waiting.store(place.unwrap_or(0), Ordering::Release);
+        }
+    }
+
+    /// Whether nobody on another core waits before that place.
+    pub fn is_next(&self, place: u64) -> bool {
+        let others = self.board.windows.iter().zip(0..).filter(|&(_, core)| core != self.core);
+        let mut firsts = others.map(|(window, _)| window.first_waiting.load(Ordering::Acquire));
+        firsts.all(|first| first == 0 || first > place)
     }
 
     /// Promises pages to a VM, if all promises together stay within `usable`.

@@ -137,11 +137,12 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Starts a VM that was created, or lets it wait until what it needs at least is there.
     pub(crate) fn start(&mut self, vm: &mut Vm<H>) {
-        if self.waiting.is_empty() && self.admits(vm) {
+        if self.waiting.is_empty() && self.seat.is_next(u64::MAX) && self.admits(vm) {
             return self.make_runnable(vm);
         }
         vm.state = State::Waiting;
-        self.waiting.push_back(vm.number);
+        self.waiting.push_back((self.seat.draw_number(), vm.number));
+        self.show_first_waiting();
     }
 
     fn admits(&mut self, vm: &mut Vm<H>) -> bool {
@@ -161,14 +162,16 @@ impl<H: Hardware> Core<'_, H> {
     /// Admits VMs that wait, first come first served, as long as there is room.
     pub(crate) fn admit_waiting(&mut self) {
         for _ in 0..MAX_PAGES_PER_STEP {
-            let Some(&number) = self.waiting.front() else { return };
+            let Some(&(place, number)) = self.waiting.front() else { return };
             let Some(mut vm) = self.vms.take(number) else {
                 self.waiting.pop_front();
+                self.show_first_waiting();
                 continue;
             };
-            let is_done = vm.state != State::Waiting || self.admits(&mut vm);
+            let is_done = vm.state != State::Waiting || (self.seat.is_next(place) && self.admits(&mut vm));
             if is_done {
                 self.waiting.pop_front();
+                self.show_first_waiting();
                 if vm.state == State::Waiting {
                     self.make_runnable(&mut vm);
                 }
@@ -178,6 +181,11 @@ impl<H: Hardware> Core<'_, H> {
                 return;
             }
         }
+    }
+
+    /// Shows the other cores who of this one's VMs is the first that waits.
+    fn show_first_waiting(&self) {
+        self.seat.show_waiting(self.waiting.front().map(|&(place, _)| place));
     }
 
     /// Makes a VM's register page: what it can be told about itself at any time.

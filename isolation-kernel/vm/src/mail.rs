@@ -21,6 +21,9 @@ const MAX_STUCK: usize = 64;
 /// How long a core has nothing to do before it asks for a VM, and how often it asks.
 const PATIENCE_NS: u64 = 1_000_000;
 
+/// How often a core that lacks memory looks whether there is some.
+const MEMORY_RETRY_NS: u64 = 2_000_000;
+
 /// VMs that wait on a core before another asks for one.
 const MIN_WAITING: u32 = 2;
 
@@ -63,7 +66,11 @@ impl<H: Hardware> Core<'_, H> {
         if self.seat.is_alone() {
             return false;
         }
+        self.seat.get_up();
         self.seat.flush(&mut self.hw);
+        while let Some(frame) = self.hw.sent_frame() {
+            self.give_back(frame);
+        }
         while let Some(frame) = self.stuck.pop_front() {
             if let Err(frame) = self.put_on_wire(frame) {
                 self.stuck.push_front(frame);
@@ -162,6 +169,9 @@ impl<H: Hardware> Core<'_, H> {
         if self.seat.is_alone() {
             return alarm;
         }
+        // Memory that another core gives back comes unannounced.
+        let is_short = !self.starved.is_empty() || !self.waiting.is_empty() || self.swap.waits_for_pages();
+        let alarm = if is_short { alarm.min(now.after(MEMORY_RETRY_NS)) } else { alarm };
         let since = *self.search.idle_since.get_or_insert(now);
         let Some(busiest) = self.seat.busiest(MIN_WAITING) else { return alarm };
         let is_patient = now.since(since) >= PATIENCE_NS && now.since(self.search.asked) >= PATIENCE_NS;
