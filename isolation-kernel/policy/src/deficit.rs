@@ -257,7 +257,7 @@ mod tests {
             let mut circle = Circle::new();
             // All have the largest shares in sight before the first visit counts.
             circle.largest_so_far = *shares.iter().max().unwrap();
-            (0..shares.len()).for_each(|n| circle.join(n as u32));
+            (0u32..).zip(&shares).for_each(|(n, _)| circle.join(n));
             pump(&mut circle, &mut senders, room);
             let rounds = |s: &Sender| {
                 let quantum = u64::from(MAX_QUANTUM) * u64::from(s.shares) / u64::from(*shares.iter().max().unwrap());
@@ -279,7 +279,7 @@ mod tests {
             let new = || plan.iter().map(|(shares, frames)| Sender::new(*shares, frames.iter().copied()));
             let mut circles = [Circle::new(), Circle::new()];
             for circle in &mut circles {
-                (0..plan.len()).for_each(|n| circle.join(n as u32));
+                (0u32..).zip(&plan).for_each(|(n, _)| circle.join(n));
             }
             let [whole, pieces] = &mut circles;
             let (expected, visits) = pump(whole, &mut new().collect::<Vec<_>>(), usize::MAX);

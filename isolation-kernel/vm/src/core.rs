@@ -7,6 +7,7 @@ use crate::images::LoadedImage;
 use crate::lifecycle::Remains;
 use crate::memory::{Absent, Mapped, Means, Memory, Shared, report_access};
 use crate::network::Wire;
+use crate::network::transmit::Senders;
 use crate::pack::Packer;
 use crate::reclaim::HEAVIEST;
 use crate::swap::{Handle, Place, Swap};
@@ -96,7 +97,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) random: ChaCha20Rng,
     pub(crate) wire: Wire,
     pub(crate) console: Bucket,
-    pub(crate) blocked: VecDeque<u32>,
+    pub(crate) senders: Senders,
     pub(crate) loading: VecDeque<Loading<'b>>,
     pub(crate) remains: VecDeque<Remains<H>>,
     /// At most [`MAX_EVENTS`].
@@ -227,7 +228,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             random,
             wire: Wire::default(),
             console: Bucket::new(MACHINE_CONSOLE_RATE, Nanos(0)),
-            blocked: VecDeque::new(),
+            senders: Senders::new(),
             loading: VecDeque::new(),
             remains: VecDeque::new(),
             events: VecDeque::with_capacity(MAX_EVENTS),
@@ -247,9 +248,9 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.poll_wire(None);
         self.poll_serial(None);
         self.fire_timers();
-        self.retry_blocked();
+        let has_work = self.serve_senders(None).unwrap_or(false);
         self.tell_supervisor();
-        let has_work = self.serve_disk() | self.load_images() | self.reap_remains();
+        let has_work = has_work | self.serve_disk() | self.load_images() | self.reap_remains();
         let has_work = has_work | self.reclaim() | self.continue_parking() | self.grow_template();
         if !self.starved.is_empty() {
             self.feed_starved();
@@ -285,7 +286,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             self.flush();
         }
         let before = self.hw.now();
-        let mut alarm = self.timers.next();
+        let mut alarm = self.next_alarm();
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);
         }
@@ -390,7 +391,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let Some(template) = self.templates.get(vm.template as usize) else { return After::Sleep(Nanos::NEVER) };
         self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
         let started = self.hw.now();
-        self.hw.set_alarm(started.after(QUANTUM_NS).min(self.timers.next()));
+        self.hw.set_alarm(started.after(QUANTUM_NS).min(self.next_alarm()));
         let mut entered = started;
         let after = loop {
             let exit = self.hw.enter(&mut vm.registers);
@@ -521,7 +522,8 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
         self.poll_wire(Some(vm));
-        if let Err(after) = self.fill_receive_ring(vm) {
+        let served = self.serve_senders(Some(vm)).map_err(After::End);
+        if let Err(after) = served.and_then(|_| self.fill_receive_ring(vm)) {
             return after;
         }
         self.poll_serial(Some(vm));
@@ -533,7 +535,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let rest = QUANTUM_NS.saturating_sub(ran_ns);
         // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
         let slice = if rest == 0 { QUANTUM_NS } else { rest };
-        self.hw.set_alarm(now.after(slice).min(self.timers.next()));
+        self.hw.set_alarm(now.after(slice).min(self.next_alarm()));
         if self.wire.unflushed > 0 {
             self.flush();
         }

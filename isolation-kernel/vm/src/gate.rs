@@ -549,6 +549,13 @@ impl<'b, H: Hardware> Core<'b, H> {
             frames_in: self.wire.frames_in,
             frames_out: self.wire.frames_out,
             frames_dropped: self.wire.frames_dropped,
+            drops_bad_length: self.wire.drops_bad_length,
+            drops_spoofed: self.wire.drops_spoofed,
+            drops_unroutable: self.wire.drops_unroutable,
+            drops_queue_full: self.wire.drops_queue_full,
+            drops_no_buffer: self.wire.drops_no_buffer,
+            answers_dropped: self.wire.answers_dropped,
+            senders_waiting: u32::try_from(self.senders.circle.len()).unwrap_or(u32::MAX),
             events_lost: self.events_lost,
         }
     }
