@@ -41,9 +41,6 @@ pub(crate) const SUPERVISOR: u32 = 0;
 /// Timers that fire in one turn of the loop.
 const TIMER_BATCH: usize = 64;
 
-/// Frames queued for the wire that are sent without waiting for the loop to run dry.
-const FLUSH_AFTER: u32 = 16;
-
 /// How often a request is tried again for which there is no room.
 const GATE_RETRY_NS: u64 = 10_000_000;
 
@@ -266,9 +263,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             None if has_work => {}
             None => self.halt(),
         }
-        if self.wire.unflushed >= FLUSH_AFTER || (self.wire.unflushed > 0 && self.scheduler.is_empty()) {
-            self.flush();
-        }
+        self.flush_if_due(self.scheduler.is_empty());
     }
 
     /// The hardware, for whoever drives the core.
@@ -276,15 +271,8 @@ impl<'b, H: Hardware> Core<'b, H> {
         &mut self.hw
     }
 
-    fn flush(&mut self) {
-        self.hw.flush();
-        self.wire.unflushed = 0;
-    }
-
     fn halt(&mut self) {
-        if self.wire.unflushed > 0 {
-            self.flush();
-        }
+        self.flush_if_due(true);
         let before = self.hw.now();
         let mut alarm = self.next_alarm();
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
@@ -526,6 +514,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         if let Err(after) = served.and_then(|_| self.fill_receive_ring(vm)) {
             return after;
         }
+        self.flush_if_due(true);
         self.poll_serial(Some(vm));
         self.fire_timers();
         if self.scheduler.is_over(ran_ns) {
@@ -536,9 +525,6 @@ impl<'b, H: Hardware> Core<'b, H> {
         // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
         let slice = if rest == 0 { QUANTUM_NS } else { rest };
         self.hw.set_alarm(now.after(slice).min(self.next_alarm()));
-        if self.wire.unflushed > 0 {
-            self.flush();
-        }
         After::Resume
     }
 

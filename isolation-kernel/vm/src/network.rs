@@ -21,6 +21,12 @@ const WIRE_BATCH: usize = 64;
 /// Livelock in an Interrupt-driven Kernel", 1996). The card raises no interrupt before it was looked at.
 pub const POLL_GAP_NS: u64 = 100_000;
 
+/// Frames queued for the wire that are sent without waiting for more.
+const FLUSH_AFTER: u32 = 16;
+
+/// How long a frame waits for more while VMs want to run: telling the card costs more than a frame.
+const FLUSH_GAP_NS: u64 = 100_000;
+
 /// Counters of the wire.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wire {
@@ -39,6 +45,8 @@ pub struct Wire {
     pub answers_dropped: u64,
     /// Frames that were queued for the wire and not flushed.
     pub unflushed: u32,
+    /// When they are, at the latest.
+    pub flush_at: Nanos,
     /// When the wire is looked at next, though VMs want to run.
     pub next_poll: Nanos,
     /// Whether a look at it was put off until then.
@@ -79,12 +87,14 @@ impl<H: Hardware> Core<'_, H> {
         let mut out = Out::new(running, None);
         let mut others = 0;
         for _ in 0..WIRE_BATCH {
-            let Some(frame) = self.hw.receive() else { break };
+            let Some(frame) = self.hw.receive() else { return others };
             self.wire.frames_in += 1;
             if self.take_in(&mut out, frame) != own || own.is_none() {
                 others += 1;
             }
         }
+        // There may be more, and the card says nothing of what it had then already.
+        self.wire.is_poll_due = true;
         others
     }
 
@@ -122,8 +132,23 @@ impl<H: Hardware> Core<'_, H> {
     fn put_on_wire(&mut self, frame: Frame) -> Result<(), Frame> {
         self.hw.transmit(frame)?;
         self.wire.frames_out += 1;
+        if self.wire.unflushed == 0 {
+            self.wire.flush_at = self.hw.now().after(FLUSH_GAP_NS);
+        }
         self.wire.unflushed += 1;
         Ok(())
+    }
+
+    /// Sends what is queued on the card if there is enough of it, or it has waited long enough, or nothing follows.
+    pub(crate) fn flush_if_due(&mut self, is_last: bool) {
+        let Wire { unflushed, flush_at, .. } = self.wire;
+        if unflushed == 0 {
+            return;
+        }
+        if is_last || unflushed >= FLUSH_AFTER || self.hw.now() >= flush_at {
+            self.hw.flush();
+            self.wire.unflushed = 0;
+        }
     }
 
     fn answers_for(&self, out: &Out<'_, H>, vm: u32) -> bool {
@@ -157,6 +182,7 @@ impl<H: Hardware> Core<'_, H> {
     /// When a timer or the network is to be seen to, though nothing arrives.
     pub(crate) fn next_alarm(&self) -> Nanos {
         let poll = if self.wire.is_poll_due { self.wire.next_poll } else { Nanos::NEVER };
-        self.timers.next().min(self.senders.alarm()).min(poll)
+        let flush = if self.wire.unflushed > 0 { self.wire.flush_at } else { Nanos::NEVER };
+        self.timers.next().min(self.senders.alarm()).min(poll).min(flush)
     }
 }
