@@ -133,7 +133,9 @@ impl<H: Hardware> Core<'_, H> {
         self.vms.insert(vm);
         self.note_resident(number);
         self.scheduler.reserve(self.vms.count() as usize);
-        self.senders.circle.reserve(self.vms.count() as usize, number.saturating_add(1));
+        // None that is parked sends.
+        let nr_residents = self.vms.count().saturating_sub(self.vms.parked());
+        self.senders.circle.reserve(nr_residents as usize, number.saturating_add(1));
     }
 
     /// Starts a VM that was created, or lets it wait until what it needs at least is there.
