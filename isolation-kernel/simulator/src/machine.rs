@@ -15,7 +15,7 @@ use hal::{
     PAGE_SIZE, Page, Pages, Ppn, Processor, Registers, Rights, Serial, Transfer, VectorState,
 };
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use virtual_isa::layout;
@@ -94,6 +94,12 @@ pub struct Machine {
     queued: Vec<Frame>,
     /// Frames that were sent and are other cores' buffers.
     sent: Vec<Frame>,
+    /// Frames that are on the wire, and when each has left.
+    leaving: VecDeque<(u64, Frame)>,
+    /// Whether the card was full when it was given a frame: then it says when it has room.
+    is_room_awaited: bool,
+    /// Whether the card was found empty, and interrupts when a frame is there.
+    is_frame_awaited: bool,
     entropy: u8,
 }
 
@@ -150,6 +156,9 @@ impl Machine {
             frames_out: 0,
             queued: Vec::new(),
             sent: Vec::new(),
+            leaving: VecDeque::new(),
+            is_room_awaited: false,
+            is_frame_awaited: true,
             entropy: 0,
         }
     }
@@ -276,6 +285,10 @@ impl Machine {
                     return Exit::Interrupt;
                 }
                 if outside.disk.interrupts(now) || outside.type_now() {
+                    return Exit::Interrupt;
+                }
+                if self.is_frame_awaited && !outside.incoming.is_empty() {
+                    self.is_frame_awaited = false;
                     return Exit::Interrupt;
                 }
             }
@@ -425,6 +438,7 @@ impl Processor for Machine {
     }
 
     fn halt(&mut self) {
+        self.let_leave();
         if self.nr_cores > 1 {
             // Whoever drives the cores lets others run meanwhile.
             self.is_halted = true;
@@ -434,7 +448,8 @@ impl Processor for Machine {
         if !outside.incoming.is_empty() || !outside.typed.is_empty() || outside.disk.is_due(outside.now) {
             return;
         }
-        let wake = self.alarm.min(outside.disk.next_at().map_or(Nanos::NEVER, Nanos));
+        let room = self.leaving.front().filter(|_| self.is_room_awaited).map_or(Nanos::NEVER, |&(at, _)| Nanos(at));
+        let wake = self.alarm.min(outside.disk.next_at().map_or(Nanos::NEVER, Nanos)).min(room);
         if wake == Nanos::NEVER {
             outside.dead_halts += 1;
             return;
@@ -498,10 +513,12 @@ impl Ethernet for Machine {
         if self.core != 0 {
             return None;
         }
+        self.let_leave();
         // Without a buffer a real card keeps waiting.
         let mut frame = self.take_frame()?;
         let Some(bytes) = self.outside.borrow_mut().incoming.pop_front() else {
             self.give_frame(frame);
+            self.is_frame_awaited = true;
             return None;
         };
         // A real card has no room for more, and hands on what it has.
@@ -513,7 +530,10 @@ impl Ethernet for Machine {
 
     fn transmit(&mut self, frame: Frame) -> Result<(), Frame> {
         assert_eq!(self.core, 0, "only the first core has a card");
-        if self.outside.borrow().is_wire_full || self.queued.len() >= TRANSMIT_QUEUE {
+        self.let_leave();
+        if self.outside.borrow().is_wire_full || self.queued.len() + self.leaving.len() >= TRANSMIT_QUEUE {
+            self.is_room_awaited = true;
+            self.flush();
             return Err(frame);
         }
         self.queued.push(frame);
@@ -521,18 +541,39 @@ impl Ethernet for Machine {
     }
 
     fn flush(&mut self) {
+        let (now, ns_per_byte) = {
+            let outside = self.outside.borrow();
+            (outside.now, outside.wire_ns_per_byte)
+        };
         for frame in std::mem::take(&mut self.queued) {
-            self.outside.borrow_mut().outgoing.push(frame.bytes().to_vec());
+            let begins = self.leaving.back().map_or(now, |&(ends, _)| ends.max(now));
+            self.leaving.push_back((begins + ns_per_byte * frame.bytes().len() as u64, frame));
+        }
+        self.let_leave();
+    }
+
+    fn sent_frame(&mut self) -> Option<Frame> {
+        self.sent.pop()
+    }
+}
+
+impl Machine {
+    /// Takes back the frames that have left.
+    fn let_leave(&mut self) {
+        let now = self.outside.borrow().now;
+        while let Some((at, frame)) = self.leaving.pop_front_if(|(at, _)| *at <= now) {
+            self.is_room_awaited = false;
+            {
+                let mut outside = self.outside.borrow_mut();
+                outside.outgoing.push(frame.bytes().to_vec());
+                outside.outgoing_at.push(at);
+            }
             match frame.home() {
                 home if home == self.core => self.give_frame(frame),
                 // The card is done with it; the kernel finds out when it asks.
                 _ => self.sent.push(frame),
             }
         }
-    }
-
-    fn sent_frame(&mut self) -> Option<Frame> {
-        self.sent.pop()
     }
 }
 

@@ -53,8 +53,12 @@ pub struct Outside {
     pub incoming: VecDeque<Vec<u8>>,
     /// Frames that came out.
     pub outgoing: Vec<Vec<u8>>,
+    /// When each of them left.
+    pub outgoing_at: Vec<u64>,
     /// Whether the card takes no frames.
     pub is_wire_full: bool,
+    /// How long the wire takes for a byte; 0 for no time at all.
+    pub wire_ns_per_byte: u64,
     /// Text that was printed.
     pub serial: String,
     /// Bytes that are typed.

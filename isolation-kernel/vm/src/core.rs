@@ -9,6 +9,7 @@ use crate::lifecycle::Remains;
 use crate::mail::Search;
 use crate::memory::{Absent, Mapped, Means, Memory, Shared, report_access};
 use crate::network::Wire;
+use crate::network::transmit::Senders;
 use crate::orders::Gathering;
 use crate::pack::Packer;
 use crate::reclaim::HEAVIEST;
@@ -39,9 +40,6 @@ pub(crate) const SUPERVISOR: u32 = 0;
 
 /// Timers that fire in one turn of the loop.
 const TIMER_BATCH: usize = 64;
-
-/// Frames queued for the wire that are sent without waiting for the loop to run dry.
-const FLUSH_AFTER: u32 = 16;
 
 /// How often a request is tried again for which there is no room.
 const GATE_RETRY_NS: u64 = 10_000_000;
@@ -99,7 +97,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) random: ChaCha20Rng,
     pub(crate) wire: Wire,
     pub(crate) console: Bucket,
-    pub(crate) blocked: VecDeque<u32>,
+    pub(crate) senders: Senders,
     pub(crate) loading: VecDeque<Loading<'b>>,
     pub(crate) remains: VecDeque<Remains<H>>,
     /// At most [`MAX_EVENTS`].
@@ -146,8 +144,8 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.poll_wire(None);
         self.poll_serial(None);
         self.fire_timers();
-        self.retry_blocked();
-        let has_work = self.serve_disk() | self.load_images() | self.reap_remains();
+        let has_work = self.serve_senders(None).unwrap_or(false);
+        let has_work = has_work | self.serve_disk() | self.load_images() | self.reap_remains();
         let has_work = has_work | self.reclaim() | self.continue_parking() | self.grow_template();
         if !self.starved.is_empty() {
             self.feed_starved();
@@ -166,9 +164,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             None if has_work => {}
             None => self.halt(),
         }
-        if self.wire.unflushed >= FLUSH_AFTER || (self.wire.unflushed > 0 && self.scheduler.is_empty()) {
-            self.flush();
-        }
+        self.flush_if_due(self.scheduler.is_empty());
     }
 
     /// The hardware, for whoever drives the core.
@@ -176,17 +172,10 @@ impl<'b, H: Hardware> Core<'b, H> {
         &mut self.hw
     }
 
-    fn flush(&mut self) {
-        self.hw.flush();
-        self.wire.unflushed = 0;
-    }
-
     fn halt(&mut self) {
-        if self.wire.unflushed > 0 {
-            self.flush();
-        }
+        self.flush_if_due(true);
         let before = self.hw.now();
-        let mut alarm = self.timers.next();
+        let mut alarm = self.next_alarm();
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);
         }
@@ -294,7 +283,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let Some(template) = self.templates.get(vm.template as usize) else { return After::Sleep(Nanos::NEVER) };
         self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
         let started = self.hw.now();
-        self.hw.set_alarm(started.after(QUANTUM_NS).min(self.timers.next()));
+        self.hw.set_alarm(started.after(QUANTUM_NS).min(self.next_alarm()));
         let mut entered = started;
         let after = loop {
             let exit = self.hw.enter(&mut vm.registers);
@@ -424,25 +413,25 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
+        let has_orders = self.poll_mail(Some(vm));
         self.poll_wire(Some(vm));
-        if let Err(after) = self.fill_receive_ring(vm) {
+        let served = self.serve_senders(Some(vm)).map_err(After::End);
+        if let Err(after) = served.and_then(|_| self.fill_receive_ring(vm)) {
             return after;
         }
+        self.flush_if_due(true);
         self.poll_serial(Some(vm));
         self.fire_timers();
         let is_shared = !self.seat.is_alone();
         // With other cores there is more to do between turns than to let others run.
-        if self.poll_mail(Some(vm)) || self.scheduler.is_over(ran_ns) || (is_shared && ran_ns >= QUANTUM_NS) {
+        if has_orders || self.scheduler.is_over(ran_ns) || (is_shared && ran_ns >= QUANTUM_NS) {
             return After::Yield;
         }
         let now = self.hw.now();
         let rest = QUANTUM_NS.saturating_sub(ran_ns);
         // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
         let slice = if rest == 0 { QUANTUM_NS } else { rest };
-        self.hw.set_alarm(now.after(slice).min(self.timers.next()));
-        if self.wire.unflushed > 0 {
-            self.flush();
-        }
+        self.hw.set_alarm(now.after(slice).min(self.next_alarm()));
         After::Resume
     }
 

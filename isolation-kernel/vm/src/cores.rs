@@ -119,6 +119,8 @@ struct Board {
     homes: Vec<AtomicU8>,
     /// Pages promised to VMs, on all cores.
     promised_pages: AtomicU64,
+    /// Frame buffers of the first core that are free: those that frames from the wire come in.
+    free_frames: AtomicU32,
     /// The place in the queue for admission that the next VM gets.
     next_place: AtomicU64,
 }
@@ -158,6 +160,7 @@ pub fn seats<H: Hardware>(nr_cores: u32) -> Vec<Seat<H>> {
         windows: (0..nr_cores).map(|_| Window::default()).collect(),
         homes: (0..nr_homes).map(|_| AtomicU8::new(0)).collect(),
         promised_pages: AtomicU64::new(0),
+        free_frames: AtomicU32::new(u32::MAX),
         next_place: AtomicU64::new(1),
     });
     let mut lines: Vec<Vec<Option<Line<H>>>> = (0..nr_cores).map(|_| (0..nr_cores).map(|_| None).collect()).collect();
@@ -385,6 +388,16 @@ impl<H: Hardware> Seat<H> {
             window.shares.store(shares, Ordering::Relaxed);
             window.owed_pages.store(owed_pages, Ordering::Relaxed);
         }
+    }
+
+    /// Shows the others how many buffers are left for frames from the wire.
+    pub fn show_free_frames(&self, free: usize) {
+        self.board.free_frames.store(u32::try_from(free).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// How many buffers are left for frames from the wire.
+    pub fn free_frames(&self) -> usize {
+        self.board.free_frames.load(Ordering::Relaxed) as usize
     }
 
     /// Sums what the other cores show: shares of their VMs, pages owed to them.

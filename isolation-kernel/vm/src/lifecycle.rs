@@ -6,6 +6,7 @@ use crate::core::{Core, SUPERVISOR};
 use crate::delta::Delta;
 use crate::fixed::FixedPages;
 use crate::memory::{Absent, Memory};
+use crate::network::transmit::Transmit;
 use crate::pack::Pack;
 use crate::report;
 use crate::start::BootError;
@@ -86,7 +87,6 @@ impl<H: Hardware> Core<'_, H> {
             generation,
             state: State::Created,
             is_queued: false,
-            is_blocked: false,
             is_privileged,
             is_embryo: birth.identity == Identity::Nobody,
             is_admitted: false,
@@ -105,13 +105,14 @@ impl<H: Hardware> Core<'_, H> {
             indices: Indices::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            unpaid_frames: 0,
+            transmit: Transmit::new(self.classes.terms(birth.class), now),
             awaited: None,
             last_fault: None,
             enabled: 0,
             deadline: None,
             last_ran: now,
             console: Bucket::new(CONSOLE_RATE, now),
-            last_spoof_event: None,
             counters: Counters::default(),
             accounted: Account::default(),
         }))
@@ -133,6 +134,9 @@ impl<H: Hardware> Core<'_, H> {
         self.vms.insert(vm);
         self.note_resident(number);
         self.scheduler.reserve(self.vms.count() as usize);
+        // None that is parked sends.
+        let nr_residents = self.vms.count().saturating_sub(self.vms.parked());
+        self.senders.circle.reserve(nr_residents as usize, number.saturating_add(1));
     }
 
     /// Starts a VM that was created, or lets it wait until what it needs at least is there.
@@ -246,10 +250,10 @@ impl<H: Hardware> Core<'_, H> {
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);
         }
-        while let Some(frame) = vm.queue.pop_front() {
+        self.stop_sending(vm);
+        for frame in core::mem::take(&mut vm.queue) {
             self.give_back(frame);
         }
-        vm.queue = VecDeque::new();
         vm.queued_bytes = 0;
         if let Some(memory) = vm.memory.take() {
             self.bury(memory);
