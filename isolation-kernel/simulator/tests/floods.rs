@@ -112,11 +112,19 @@ fn sent(lab: &Lab) -> BTreeMap<u32, (u64, u64)> {
 
 #[test]
 fn a_thousand_senders_get_bytes_of_a_slow_wire_by_their_shares() {
+    // All lengths, so that nobody's frames fit a quantum.
+    share_the_wire(|vm| 200 + (vm as usize * 131) % 1300);
+}
+
+#[test]
+fn a_ring_that_holds_two_frames_is_enough_for_large_shares() {
+    share_the_wire(|_| 1514);
+}
+
+fn share_the_wire(length: fn(u32) -> usize) {
     const VMS: u32 = 1000;
     let go = Rc::new(Cell::new(false));
     let theirs = Rc::clone(&go);
-    // All lengths, so that nobody's frames fit a quantum.
-    let length = |vm: u32| 200 + (vm as usize * 131) % 1300;
     let mut lab = LabPlan::new(30_000).boot(move |vm| greedy(to_host(vm, length(vm)), Rc::clone(&theirs)));
     let shares = |vm: u32| 100 << (vm % 3);
     for vm in 1..=VMS {
