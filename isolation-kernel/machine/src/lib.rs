@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `boot`, `entry.s` | from the loader to the first Rust code |
 //! | `layout` | addresses of the kernel's half |
-//! | `memory_map`, `ram`, `frames` | memory: the map, the pool and the heap, owned pages |
+//! | `memory_map`, `ram`, `common`, `frames` | memory: the map, the pools of all processors, the free pages of one |
 //! | `paging`, `entry_bits`, `space` | page tables: the kernel's own, and spaces |
 //! | `cpu`, `per_cpu` | features; what each processor has of its own |
 //! | `smp`, `trampoline.s` | the processors but the first |
@@ -56,6 +56,8 @@ mod scale;
 mod apic;
 #[cfg(target_os = "none")]
 mod boot;
+#[cfg(target_os = "none")]
+mod common;
 #[cfg(target_os = "none")]
 mod copy;
 #[cfg(target_os = "none")]
