@@ -3,7 +3,7 @@
 use crate::options::Options;
 use crate::{logger, selftest};
 use core::panic::PanicInfo;
-use hal::{Disk, Pages, Processor};
+use hal::{Cores, Disk, Pages, Processor};
 use log::{error, info};
 use machine::{BootInfo, Config, LoaderError, Machine};
 use virtual_isa::bundle::{PANIC_VALUE, debug_exit_value};
@@ -26,7 +26,12 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
     for unknown in options.unknown() {
         error!("unknown option on the kernel's command line: {unknown}");
     }
-    let config = Config { exit_value: debug_exit_value, predictor_barrier: !options.no_barrier };
+    let config = Config {
+        exit_value: debug_exit_value,
+        predictor_barrier: !options.no_barrier,
+        most_cpus: options.most_cpus,
+        start_fault: options.start_fault,
+    };
     let mut machine = match Machine::start(boot, config) {
         Ok(machine) => machine,
         Err(e) => refuse(&e),
@@ -35,6 +40,9 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
     if options.panic {
         panic!("asked for on the command line");
     }
+    if options.other_panic {
+        panic_elsewhere(&mut machine);
+    }
     if options.overflow {
         info!("{} frames fit the kernel's stack", overflow(0));
     }
@@ -42,6 +50,18 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
         selftest::run(&mut machine);
     }
     run(machine)
+}
+
+/// Has the last processor panic while this one prints.
+fn panic_elsewhere(machine: &mut Machine) -> ! {
+    let last = machine.nr_cores() - 1;
+    if machine.start_core(last, "asked for on the command line", |_, why| panic!("{why}")).is_err() {
+        error!("there is no other processor to panic");
+        power_off(machine, FAILED);
+    }
+    loop {
+        info!("this processor goes on");
+    }
 }
 
 /// Calls itself until the stack ends: the page below it is not mapped, and the double fault has a stack of its own.

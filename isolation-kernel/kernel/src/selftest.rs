@@ -3,6 +3,7 @@
 //! Whoever starts a machine uses it to find out whether an accelerator really runs guests: it takes well under a
 //! second, and ends by itself with status 0 if all holds.
 
+mod cores;
 mod disk;
 mod exits;
 mod memory;
@@ -11,6 +12,7 @@ mod processors;
 mod sandbox;
 mod switches;
 mod tables;
+mod team;
 
 use crate::boot::power_off;
 use alloc::string::String;
@@ -35,7 +37,7 @@ pub(crate) use check;
 
 /// Runs all checks and powers off.
 pub fn run(machine: &mut Machine) -> ! {
-    let checks: [Check; 19] = [
+    let checks: [Check; 20] = [
         ("processors", processors::all),
         ("pages", memory::pages),
         ("mappings", memory::mappings),
@@ -55,6 +57,8 @@ pub fn run(machine: &mut Machine) -> ! {
         ("disk queue", disk::full_queue),
         ("disk interrupts", disk::interrupts),
         ("network", network::questions),
+        // The last, as the other processors have a machine of their own from then on.
+        ("cores", cores::all),
     ];
     let nr_checks = checks.len();
     for (name, check) in checks {

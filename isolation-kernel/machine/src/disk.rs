@@ -14,13 +14,13 @@ use virtio_drivers::transport::{SomeTransport, Transport};
 
 const QUEUE: u16 = 0;
 /// What QEMU offers by default, and enough for seven of the largest requests.
-const QUEUE_DESCRIPTORS: usize = 256;
+pub const QUEUE_DESCRIPTORS: usize = 256;
 /// Of a request, beside its pages: header and status.
-const ENVELOPE_DESCRIPTORS: usize = 2;
+pub const ENVELOPE_DESCRIPTORS: usize = 2;
 /// Most buffers that go one way: the pages, and header or status.
 const MAX_BUFFERS: usize = MAX_TRANSFER_PAGES + 1;
-/// Requests under way at once.
-const MAX_REQUESTS: usize = 64;
+/// Requests under way at once: as many of the smallest as the queue holds, so that its descriptors are the one limit.
+pub const MAX_REQUESTS: usize = QUEUE_DESCRIPTORS / (1 + ENVELOPE_DESCRIPTORS);
 const SECTORS_IN_BLOCK: u64 = PAGE_SIZE as u64 / 512;
 const READ_ONLY: u64 = 1 << 5;
 
@@ -45,6 +45,8 @@ impl Envelope {
 
 /// A request that is under way.
 struct Request {
+    /// The core whose it is.
+    owner: u32,
     ticket: u64,
     transfer: Transfer,
     pages: Vec<Page>,
@@ -103,8 +105,13 @@ impl DiskDriver {
         }
     }
 
-    /// Begins a transfer.
-    pub fn submit(&mut self, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
+    /// Descriptors of the queue that nothing takes.
+    pub fn free_room(&self) -> usize {
+        self.ring.queue.available_desc()
+    }
+
+    /// Begins a transfer for a core.
+    pub fn submit(&mut self, owner: u32, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
         if let Some(error) = self.refusal(&request) {
             return Err((error, request));
         }
@@ -120,17 +127,19 @@ impl DiskDriver {
             return Err((DiskError::QueueFull, request));
         };
         let DiskRequest { transfer, pages, .. } = request;
-        self.requests[usize::from(token)] = Some(Request { ticket, transfer, pages, envelope });
+        self.requests[usize::from(token)] = Some(Request { owner, ticket, transfer, pages, envelope });
         self.ring.note_added();
         self.ring.kick(&mut self.transport);
         Ok(())
     }
 
-    /// The next transfer that has ended. After `None`, and only then, the end of another raises an interrupt.
-    pub fn complete(&mut self) -> Option<Completion> {
+    /// The next transfer that has ended, and whose it was. After `None`, and only then, the end of another raises an
+    /// interrupt.
+    pub fn complete(&mut self) -> Option<(u32, Completion)> {
         let token = self.ring.poll()?;
         // A descriptor that is not with the device: it is broken, and gets no more from us.
-        let Request { ticket, transfer, pages, mut envelope } = self.requests.get_mut(usize::from(token))?.take()?;
+        let Request { owner, ticket, transfer, pages, mut envelope } =
+            self.requests.get_mut(usize::from(token))?.take()?;
         let popped = with_buffers(transfer, &pages, &mut envelope, |inputs, outputs| {
             // SAFETY: the buffers that were added under this token, in the same order.
             unsafe { self.ring.queue.pop_used(token, inputs, outputs) }
@@ -139,7 +148,7 @@ impl DiskDriver {
         let status = unsafe { (&raw const envelope.status[0]).read_volatile() };
         self.envelopes.push(envelope);
         let result = if popped.is_ok() && status == 0 { Ok(()) } else { Err(DiskError::Io) };
-        Some(Completion { ticket, pages, result })
+        Some((owner, Completion { ticket, pages, result }))
     }
 
     /// Whether there is something to do now. If not, an interrupt will say when there is.

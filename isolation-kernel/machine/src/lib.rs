@@ -1,8 +1,9 @@
 //! The x86-64 machine: the one implementation of `hal` on real hardware, and the one place of the kernel with
 //! `unsafe` and knowledge of the processor.
 //!
-//! [`Machine`] implements all traits of `hal`. It is made once, by [`Machine::start`], from what the loader said
-//! ([`BootInfo`]), which the binary gets through [`entry!`].
+//! [`Machine`] implements all traits of `hal` for one processor. The first one's is made by [`Machine::start`] from
+//! what the loader said ([`BootInfo`]), which the binary gets through [`entry!`]; the others' by
+//! [`Machine::start_core`].
 //!
 //! | module | what |
 //! |---|---|
@@ -11,12 +12,14 @@
 //! | `memory_map`, `ram`, `common`, `frames` | memory: the map, the pools of all processors, the free pages of one |
 //! | `paging`, `entry_bits`, `space` | page tables: the kernel's own, and spaces |
 //! | `cpu`, `per_cpu` | features; what each processor has of its own |
-//! | `smp`, `trampoline.s` | the processors but the first |
+//! | `smp`, `trampoline.s` | the processors but the first: started, woken, stopped |
+//! | `cores` | a machine for each of them |
 //! | `trap`, `guest` | into the kernel, and into a guest |
 //! | `machine`, `processor` | the whole as one value; its traits |
 //! | `time`, `scale`, `apic`, `alarm` | clock, alarm, interrupt controllers |
 //! | `firmware` | ACPI |
 //! | `virtio`, `net`, `disk`, `pool` | devices |
+//! | `parts` | one disk for many cores |
 //! | `serial`, `bytes`, `panic` | the serial line, and the last thing said on it |
 //!
 //! Invariants: the kernel runs with interrupts off, but for the one instruction in which it halts, so nothing here
@@ -61,6 +64,8 @@ mod common;
 #[cfg(target_os = "none")]
 mod copy;
 #[cfg(target_os = "none")]
+mod cores;
+#[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
 mod disk;
@@ -82,6 +87,8 @@ mod net;
 mod paging;
 #[cfg(target_os = "none")]
 mod panic;
+#[cfg(target_os = "none")]
+mod parts;
 #[cfg(target_os = "none")]
 mod per_cpu;
 #[cfg(target_os = "none")]
@@ -112,7 +119,7 @@ pub use crate::{
         claimed_bytes as heap_claimed_bytes, is_in_window as is_in_heap_window, room as heap_room,
         used_bytes as heap_bytes,
     },
-    machine::{Config, Machine, StartError},
+    machine::{Config, Machine, StartError, StartFault},
     panic::{die, refuse},
     serial::{print, start as start_serial},
     smp::Job,

@@ -11,12 +11,13 @@ pub struct FramePool {
     free: Vec<Frame>,
     nr_made: usize,
     limit: usize,
+    home: u32,
 }
 
 impl FramePool {
-    /// A pool that may take that many bytes of the kernel's heap.
-    pub const fn new(bytes: u64) -> Self {
-        Self { free: Vec::new(), nr_made: 0, limit: (bytes / FRAME_CAPACITY as u64) as usize }
+    /// The pool of a core, that may take that many bytes of the kernel's heap.
+    pub const fn new(bytes: u64, home: u32) -> Self {
+        Self { free: Vec::new(), nr_made: 0, limit: (bytes / FRAME_CAPACITY as u64) as usize, home }
     }
 
     /// Most buffers there can be.
@@ -40,13 +41,14 @@ impl FramePool {
         }
         // So that giving the frame back never allocates.
         self.free.try_reserve(self.nr_made + 1).ok()?;
-        let frame = Frame::new(new_buffer()?, 0);
+        let frame = Frame::new(new_buffer()?, self.home);
         self.nr_made += 1;
         Some(frame)
     }
 
-    /// Gives a frame back.
+    /// Gives a frame back that is from this pool.
     pub fn give(&mut self, frame: Frame) {
+        debug_assert!(frame.home() == self.home, "a frame of another core's");
         self.free.push(frame);
     }
 }
