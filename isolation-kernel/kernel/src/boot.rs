@@ -47,7 +47,8 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
         info!("{} frames fit the kernel's stack", overflow(0));
     }
     if options.selftest {
-        selftest::run(&mut machine);
+        let is_whole = options.start_fault.is_none() && options.most_cpus == u32::MAX;
+        selftest::run(&mut machine, selftest::Terms { is_long: options.long_selftest, is_whole });
     }
     run(machine)
 }
@@ -99,7 +100,7 @@ fn describe(machine: &Machine) {
         hz / 1_000_000,
         hz / 1000 % 1000,
         if machine.has_network() { "network" } else { "no network" },
-        machine.nr_blocks() / 256,
+        machine.nr_blocks() * u64::from(machine.nr_cores()) / 256,
         machine.features(),
     );
 }

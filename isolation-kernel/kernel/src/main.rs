@@ -5,6 +5,7 @@
 //! | option | what |
 //! |---|---|
 //! | `selftest` | checks what the machine layer promises, and powers off with status 0 if it holds |
+//! | `selftest=long` | the same, with more rounds of what processors race for |
 //! | `log=error`, `warn`, `info`, `debug` | how much is logged |
 //! | `barrier=off` | no barrier in the branch predictors between VMs: faster, and less apart |
 //! | `cpus=N` | uses no more than so many processors |

@@ -7,6 +7,8 @@ use machine::StartFault;
 pub struct Options {
     /// Check the machine layer and power off.
     pub selftest: bool,
+    /// And take longer over it.
+    pub long_selftest: bool,
     /// Panic on purpose.
     pub panic: bool,
     /// Run out of stack on purpose.
@@ -44,6 +46,7 @@ impl Options {
     pub fn parse(line: &'static str) -> Self {
         let mut options = Self {
             selftest: false,
+            long_selftest: false,
             panic: false,
             overflow: false,
             other_panic: false,
@@ -56,6 +59,7 @@ impl Options {
         for word in line.split_ascii_whitespace() {
             match word {
                 "selftest" => options.selftest = true,
+                "selftest=long" => (options.selftest, options.long_selftest) = (true, true),
                 "panic" => options.panic = true,
                 "barrier=off" => options.no_barrier = true,
                 "panic=stack" => options.overflow = true,
@@ -78,6 +82,7 @@ impl Options {
         let is_known = |word: &&str| {
             let fixed = [
                 "selftest",
+                "selftest=long",
                 "panic",
                 "panic=stack",
                 "panic=other",

@@ -18,6 +18,7 @@ use crate::boot::power_off;
 use alloc::string::String;
 use log::{debug, error, info};
 use machine::Machine;
+use spin::Mutex;
 
 /// What did not hold.
 type Outcome = Result<(), String>;
@@ -35,8 +36,25 @@ macro_rules! check {
 }
 pub(crate) use check;
 
+/// How the self-test is run.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    /// Races are run for longer.
+    pub is_long: bool,
+    /// All processors that there are must run.
+    pub is_whole: bool,
+}
+
+static TERMS: Mutex<Terms> = Mutex::new(Terms { is_long: false, is_whole: true });
+
+/// How this one is run.
+fn terms() -> Terms {
+    *TERMS.lock()
+}
+
 /// Runs all checks and powers off.
-pub fn run(machine: &mut Machine) -> ! {
+pub fn run(machine: &mut Machine, terms: Terms) -> ! {
+    *TERMS.lock() = terms;
     let checks: [Check; 20] = [
         ("processors", processors::all),
         ("pages", memory::pages),

@@ -9,7 +9,7 @@ use machine::Machine;
 use spin::Mutex;
 
 /// Far longer than anything here takes, on a busy host and under emulation.
-pub const LATE: u64 = 20_000_000_000;
+pub const LATE: u64 = 40_000_000_000;
 
 /// Something to do on a core.
 pub type Task = Box<dyn FnOnce(&mut Machine) -> Outcome + Send>;
