@@ -5,8 +5,8 @@ use alloc::string::ToString;
 use hal::{Pages, Processor};
 use machine::{Job, Machine};
 
-/// How long a wake-up may take.
-const WAKE_NS: u64 = 10_000_000;
+/// How long a wake-up may take: one that is lost never comes, and a host may have fewer processors than the machine.
+const WAKE_NS: u64 = 2_000_000_000;
 
 /// All come up, answer with their own numbers, see the same memory, are as protected as the first, and wake.
 pub fn all(machine: &mut Machine) -> Outcome {
