@@ -46,6 +46,13 @@ fn cores_share_a_disk_and_lose_no_wake_up() {
     }
 }
 
+#[test]
+fn a_machine_has_64_processors_at_most() {
+    let (status, log) = boot_on(Kind::Microvm, 66, "", None, None);
+    assert!(status == REFUSED && log.contains("no boot bundle"), "{status}\n{log}");
+    assert!(log.contains("more than 64 processors") && log.contains("66 processor(s), 64 running"), "{log}");
+}
+
 /// The machine goes on with the processors that start, and says which do not.
 #[test]
 fn processors_that_do_not_start_are_left_out() {
