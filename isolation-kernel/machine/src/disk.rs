@@ -4,6 +4,7 @@
 //! request carries up to [`MAX_TRANSFER_PAGES`] pages wherever they lie in memory, and none allocates.
 
 use crate::frames::address;
+use crate::parts::{Driver, ENVELOPE_DESCRIPTORS, MAX_REQUESTS, QUEUE_DESCRIPTORS};
 use crate::virtio::{Ring, VERSION_1, negotiate};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,14 +14,8 @@ use virtio_drivers::Error;
 use virtio_drivers::transport::{SomeTransport, Transport};
 
 const QUEUE: u16 = 0;
-/// What QEMU offers by default, and enough for seven of the largest requests.
-pub const QUEUE_DESCRIPTORS: usize = 256;
-/// Of a request, beside its pages: header and status.
-pub const ENVELOPE_DESCRIPTORS: usize = 2;
 /// Most buffers that go one way: the pages, and header or status.
 const MAX_BUFFERS: usize = MAX_TRANSFER_PAGES + 1;
-/// Requests under way at once: as many of the smallest as the queue holds, so that its descriptors are the one limit.
-pub const MAX_REQUESTS: usize = QUEUE_DESCRIPTORS / (1 + ENVELOPE_DESCRIPTORS);
 const SECTORS_IN_BLOCK: u64 = PAGE_SIZE as u64 / 512;
 const READ_ONLY: u64 = 1 << 5;
 
@@ -85,11 +80,6 @@ impl DiskDriver {
         })
     }
 
-    /// Blocks there are.
-    pub const fn nr_blocks(&self) -> u64 {
-        self.nr_blocks
-    }
-
     /// Why a request cannot begin now, if it cannot.
     fn refusal(&self, request: &DiskRequest) -> Option<DiskError> {
         let nr_pages = request.pages.len();
@@ -104,14 +94,18 @@ impl DiskDriver {
             None
         }
     }
+}
 
-    /// Descriptors of the queue that nothing takes.
-    pub fn free_room(&self) -> usize {
+impl Driver for DiskDriver {
+    fn nr_blocks(&self) -> u64 {
+        self.nr_blocks
+    }
+
+    fn free_room(&self) -> usize {
         self.ring.queue.available_desc()
     }
 
-    /// Begins a transfer for a core.
-    pub fn submit(&mut self, owner: u32, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
+    fn submit(&mut self, owner: u32, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
         if let Some(error) = self.refusal(&request) {
             return Err((error, request));
         }
@@ -133,9 +127,7 @@ impl DiskDriver {
         Ok(())
     }
 
-    /// The next transfer that has ended, and whose it was. After `None`, and only then, the end of another raises an
-    /// interrupt.
-    pub fn complete(&mut self) -> Option<(u32, Completion)> {
+    fn complete(&mut self) -> Option<(u32, Completion)> {
         let token = self.ring.poll()?;
         // A descriptor that is not with the device: it is broken, and gets no more from us.
         let Request { owner, ticket, transfer, pages, mut envelope } =
@@ -151,13 +143,11 @@ impl DiskDriver {
         Some((owner, Completion { ticket, pages, result }))
     }
 
-    /// Whether there is something to do now. If not, an interrupt will say when there is.
-    pub fn has_work(&mut self) -> bool {
+    fn has_work(&mut self) -> bool {
         self.ring.poll().is_some()
     }
 
-    /// Tells the device that its interrupt was seen.
-    pub fn acknowledge(&mut self) {
+    fn acknowledge(&mut self) {
         self.transport.ack_interrupt();
     }
 }

@@ -42,7 +42,6 @@
 #[cfg(test)]
 extern crate std;
 
-#[cfg(target_os = "none")]
 extern crate alloc;
 
 /// Bytes in a page.
@@ -53,6 +52,7 @@ mod alarm;
 mod bytes;
 mod entry_bits;
 mod memory_map;
+mod parts;
 mod scale;
 
 #[cfg(target_os = "none")]
@@ -87,8 +87,6 @@ mod net;
 mod paging;
 #[cfg(target_os = "none")]
 mod panic;
-#[cfg(target_os = "none")]
-mod parts;
 #[cfg(target_os = "none")]
 mod per_cpu;
 #[cfg(target_os = "none")]

@@ -95,7 +95,7 @@ pub struct Machine {
     pub(crate) has_barrier: bool,
     pub(crate) pool: FramePool,
     pub(crate) net: Option<Net>,
-    pub(crate) disk: DiskAccess,
+    pub(crate) disk: DiskAccess<DiskDriver>,
     /// The parts of the disk of cores that have not been started; of core 1 first.
     pub(crate) parts: Vec<Option<Part>>,
     pub(crate) nr_cpus: u32,

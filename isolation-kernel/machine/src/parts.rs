@@ -9,12 +9,45 @@
 //! for the largest request of the first. So each core that has requests has one under way or the next one that is
 //! begun, and a core that is refused always has one of its own that will end.
 
-use crate::disk::{DiskDriver, ENVELOPE_DESCRIPTORS, MAX_REQUESTS, QUEUE_DESCRIPTORS};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use hal::{Completion, DiskError, DiskRequest, MAX_TRANSFER_PAGES};
 use heapless::spsc::{Consumer, Producer, Queue};
+
+/// Descriptors of the disk's queue: what QEMU offers by default, and enough for seven of the largest requests.
+pub const QUEUE_DESCRIPTORS: usize = 256;
+
+/// Of a request, beside its pages: header and status.
+pub const ENVELOPE_DESCRIPTORS: usize = 2;
+
+/// Requests under way at once: as many of the smallest as the queue holds, so that its descriptors are the one limit.
+pub const MAX_REQUESTS: usize = QUEUE_DESCRIPTORS / (1 + ENVELOPE_DESCRIPTORS);
+
+/// The disk as its driver has it: one queue, and requests that are told apart by whose they are.
+pub trait Driver {
+    /// Blocks there are.
+    fn nr_blocks(&self) -> u64;
+
+    /// Descriptors of the queue that nothing takes.
+    fn free_room(&self) -> usize;
+
+    /// Begins a transfer for a core.
+    ///
+    /// # Errors
+    /// With the request, if it cannot begin.
+    fn submit(&mut self, owner: u32, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)>;
+
+    /// The next transfer that has ended, and whose it was. After `None`, and only then, the end of another raises an
+    /// interrupt.
+    fn complete(&mut self) -> Option<(u32, Completion)>;
+
+    /// Whether a transfer has ended. If not, an interrupt will say when one has.
+    fn has_work(&mut self) -> bool;
+
+    /// Tells the device that its interrupt was seen.
+    fn acknowledge(&mut self);
+}
 
 /// Requests of one core that are under way at once, those in its ring included.
 pub const MAX_OPEN: usize = 32;
@@ -94,8 +127,8 @@ struct Link {
 }
 
 /// The disk as core 0 has it.
-pub struct SharedDisk {
-    driver: DiskDriver,
+pub struct SharedDisk<D> {
+    driver: D,
     nr_blocks: u64,
     /// Descriptors that core 0's own requests have.
     in_use: usize,
@@ -114,9 +147,9 @@ pub struct SharedDisk {
     turn: usize,
 }
 
-impl SharedDisk {
+impl<D: Driver> SharedDisk<D> {
     /// Divides a disk among so many cores. Answers core 0's end and those of the others, in their order.
-    pub fn new(driver: DiskDriver, nr_cores: u32) -> (Self, Vec<Part>) {
+    pub fn new(driver: D, nr_cores: u32) -> (Self, Vec<Part>) {
         let nr_cores = nr_cores.max(1);
         let nr_blocks = driver.nr_blocks() / u64::from(nr_cores);
         let mut links = Vec::new();
@@ -279,11 +312,14 @@ impl SharedDisk {
 }
 
 /// What a core has of the disk.
-pub enum DiskAccess {
+pub enum DiskAccess<D> {
     /// There is none.
     None,
     /// The disk itself: core 0.
-    Whole(Box<SharedDisk>),
+    Whole(Box<SharedDisk<D>>),
     /// A part of it.
     Part(Part),
 }
+
+#[cfg(test)]
+mod tests;
