@@ -280,7 +280,7 @@ impl<D: Driver> SharedDisk<D> {
             let Some((ticket, request)) = link.requests.dequeue() else { return };
             self.turn = turn + 1;
             nr_passed = 0;
-            let owner = turn as u32 + 1;
+            let owner = u32::try_from(turn + 1).unwrap_or(u32::MAX);
             match self.driver.submit(owner, ticket, request) {
                 Ok(()) => link.in_use += room,
                 // Refused for good, as a write to a disk that can only be read: there was room.

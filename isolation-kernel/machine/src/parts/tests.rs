@@ -211,8 +211,8 @@ fn parts_are_apart_and_bounded() {
         let refused = all.parts[1].submit(0, request(2, 0, block, nr_pages, Transfer::Read));
         assert!(matches!(refused, Err((DiskError::OutOfRange, r)) if r.block == block && r.pages.len() == nr_pages));
     }
-    for (core, first) in [(1, part), (2, 2 * part)] {
-        assert!(all.parts[core - 1].submit(7, request(core as u32, 7, part - 1, 1, Transfer::Read)).is_ok());
+    for (core, first) in [(1_u32, part), (2, 2 * part)] {
+        assert!(all.parts[core as usize - 1].submit(7, request(core, 7, part - 1, 1, Transfer::Read)).is_ok());
         all.serve();
         assert_eq!(all.shared.driver.under_way.pop().unwrap().2.block, first + part - 1);
     }
