@@ -108,13 +108,14 @@ impl Frames {
     pub fn release(&mut self, page: Page) {
         let page = page.mpn();
         common::note_released(page);
+        // Before it grows: a page that is taken and given by turns then never moves a batch.
+        if self.free.count == BATCH {
+            self.put_batch_away();
+        }
         // SAFETY: the token was the page's only owner, and is gone: the page belongs to the list now.
         unsafe { address(page).cast::<u32>().write(self.free.first) };
         self.free.first = page.0;
         self.free.count += 1;
-        if self.free.count == BATCH {
-            self.put_batch_away();
-        }
     }
 
     #[cold]
