@@ -253,7 +253,7 @@ impl<H: Hardware> Seat<H> {
         Ok(())
     }
 
-    /// Sends what must not be lost: it waits while the ring is full.
+    /// Sends what must not be lost: it waits while the ring is full. Nothing happens if it is for the core itself.
     pub fn send(&mut self, hw: &mut H, core: u32, message: Message<H>) {
         let Some(line) = self.line(core) else { return };
         line.outbox.push_back(message);

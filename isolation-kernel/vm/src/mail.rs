@@ -105,7 +105,12 @@ impl<H: Hardware> Core<'_, H> {
 
     fn open(&mut self, core: u32, message: Message<H>, out: &mut Out<'_, H>) {
         match message {
-            Message::Hello => self.brief(core),
+            Message::Hello => {
+                self.seat.welcome(core);
+                if self.seat.core() == FIRST {
+                    self.brief(core);
+                }
+            }
             Message::Frame { to, frame } => self.deliver(out, to, frame, Payment::Owed),
             Message::ToWire(frame) => {
                 if let Err(frame) = self.put_on_wire(frame) {
@@ -130,7 +135,6 @@ impl<H: Hardware> Core<'_, H> {
 
     /// A core has come up: it is told all there is to know.
     fn brief(&mut self, core: u32) {
-        self.seat.welcome(core);
         for image in &self.images {
             self.seat.send(&mut self.hw, core, Message::Image(Arc::clone(image)));
         }
@@ -206,6 +210,10 @@ impl<H: Hardware> Core<'_, H> {
             }
             if let Some(memory) = &mut vm.memory {
                 memory.drop_space(&mut self.hw);
+                // Its clock is another core's from now on. It is made again when it is looked at.
+                if let Some(page) = memory.fixed.register.take() {
+                    self.hw.release(page);
+                }
             }
             self.total_shares = self.total_shares.saturating_sub(u64::from(vm.shares));
             self.vms.send_away(&mut vm, core);

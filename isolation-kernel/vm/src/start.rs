@@ -91,12 +91,15 @@ impl<'b, H: Hardware> Core<'b, H> {
         let mut core = Self::bare(hw, bundle, &plan, seat)?;
         if core.seat.core() == FIRST {
             core.start_supervisor(&plan)?;
-        } else {
-            core.seat.welcome(FIRST);
-            core.seat.send(&mut core.hw, FIRST, Message::Hello);
         }
         if core.hw.free_pages() < core.marks.high {
             return Err(BootError::NoMemory);
+        }
+        if core.seat.core() != FIRST {
+            core.seat.welcome(FIRST);
+            for other in 0..core.seat.nr_cores() {
+                core.seat.send(&mut core.hw, other, Message::Hello);
+            }
         }
         Ok(core)
     }
