@@ -38,7 +38,13 @@ use virtual_isa::network::Network;
 pub(crate) const SUPERVISOR: u32 = 0;
 
 /// Timers that fire in one turn of the loop.
-const TIMER_BATCH: usize = 64;
+const TIMER_BATCH: u32 = 64;
+
+/// How many of these a call counts for that moves deadlines and finds none that has passed.
+const TIMER_MOVES: u32 = 4;
+
+/// With more timers due than a turn takes, VMs run and frames move for so long before the next ones fire.
+const TIMER_GAP_NS: u64 = 50_000;
 
 /// Frames queued for the wire that are sent without waiting for the loop to run dry.
 const FLUSH_AFTER: u32 = 16;
@@ -143,9 +149,37 @@ impl<'b, H: Hardware> Core<'b, H> {
     /// One turn of the loop: what has arrived, what is due, then one VM or a halt.
     pub fn turn(&mut self) {
         let _ = self.poll_mail(None);
-        self.poll_wire(None);
-        self.poll_serial(None);
+        if self.hw.has_received() {
+            self.poll_wire(None);
+        }
+        if self.hw.has_typed() {
+            self.poll_serial(None);
+        }
         self.fire_timers();
+        let has_work = (self.has_chores() || self.is_short()) && self.do_chores();
+        self.show_others();
+        match self.scheduler.pick() {
+            Some(number) => self.dispatch(number),
+            None if has_work => {}
+            None => self.halt(),
+        }
+        if self.wire.unflushed >= FLUSH_AFTER || (self.wire.unflushed > 0 && self.scheduler.is_empty()) {
+            self.flush();
+        }
+    }
+
+    /// Whether there is anything for [`Self::do_chores`] but memory to reclaim: one look at many lengths.
+    #[inline]
+    fn has_chores(&self) -> bool {
+        let waiting =
+            self.blocked.len() | self.events.len() | self.replies.len() | self.loading.len() | self.remains.len();
+        let waiting = waiting | self.parking.len() | self.embryos.len() | self.starved.len() | self.waiting.len();
+        (waiting | self.swap.waiting() | usize::from(self.is_gate_stalled)) != 0
+    }
+
+    /// What is done between VMs' turns: a bounded piece of everything that there is. Says whether there may be more.
+    #[inline(never)]
+    fn do_chores(&mut self) -> bool {
         self.retry_blocked();
         let has_work = self.serve_disk() | self.load_images() | self.reap_remains();
         let has_work = has_work | self.reclaim() | self.continue_parking() | self.grow_template();
@@ -160,15 +194,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         // What was done above is told before the core may halt.
         self.tell_supervisor();
-        self.show_others();
-        match self.scheduler.pick() {
-            Some(number) => self.dispatch(number),
-            None if has_work => {}
-            None => self.halt(),
-        }
-        if self.wire.unflushed >= FLUSH_AFTER || (self.wire.unflushed > 0 && self.scheduler.is_empty()) {
-            self.flush();
-        }
+        has_work
     }
 
     /// The hardware, for whoever drives the core.
@@ -186,7 +212,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             self.flush();
         }
         let before = self.hw.now();
-        let mut alarm = self.timers.next();
+        let mut alarm = self.timers.next_idle();
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);
         }
@@ -202,28 +228,50 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.idle_ns += self.hw.now().since(before);
     }
 
+    /// Fires timers that are due, if any are.
+    #[inline]
     fn fire_timers(&mut self) {
-        let next = self.timers.next();
-        if next == Nanos::NEVER {
-            return;
+        if self.timers.next() != Nanos::NEVER {
+            let now = self.hw.now();
+            if self.timers.next() <= now {
+                self.fire_due(now);
+            }
         }
-        let now = self.hw.now();
-        for _ in 0..TIMER_BATCH {
-            let Some(number) = self.timers.expired(now) else { return };
+    }
+
+    /// Fires a batch of timers. With more of them due, the machine does something else before the next batch.
+    fn fire_due(&mut self, now: Nanos) {
+        let mut left = TIMER_BATCH;
+        while self.timers.next() <= now {
+            if left == 0 {
+                return self.timers.put_off(now.after(TIMER_GAP_NS));
+            }
+            match self.timers.expired(now) {
+                Some(number) => {
+                    left = left.saturating_sub(1);
+                    self.fire(number);
+                }
+                None => left = left.saturating_sub(TIMER_MOVES),
+            }
+        }
+    }
+
+    /// The deadline of a VM has passed.
+    fn fire(&mut self, number: u32) {
+        let Some(mut vm) = self.vms.take(number) else {
             if let Some(stub) = self.vms.stub_mut(number) {
                 stub.deadline = None;
                 stub.pending |= Pending::TIMER;
                 self.wake_parked(number);
-                continue;
             }
-            let Some(mut vm) = self.vms.take(number) else { continue };
-            vm.deadline = None;
-            vm.set_pending(&mut self.hw, Pending::TIMER);
-            if vm.state == State::Idle {
-                self.make_runnable(&mut vm);
-            }
-            self.vms.put(vm);
+            return;
+        };
+        vm.deadline = None;
+        vm.set_pending(&mut self.hw, Pending::TIMER);
+        if vm.state == State::Idle {
+            self.make_runnable(&mut vm);
         }
+        self.vms.put_back(vm);
     }
 
     /// Wakes a VM that is idle. The VM that runs now is not, and is not in the table.
@@ -232,7 +280,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             if vm.state == State::Idle {
                 self.make_runnable(&mut vm);
             }
-            self.vms.put(vm);
+            self.vms.put_back(vm);
         }
     }
 

@@ -68,6 +68,7 @@ impl<H: Hardware> Core<'_, H> {
         let mut vm = self.create(&birth)?;
         self.endow(&mut vm)?;
         self.make_runnable(&mut vm);
+        self.timers.reserve(vm.number);
         self.vms.insert(vm);
         Ok(())
     }
@@ -131,6 +132,7 @@ impl<H: Hardware> Core<'_, H> {
         let number = vm.number;
         self.total_shares += u64::from(vm.shares);
         self.vms.insert(vm);
+        self.timers.reserve(number);
         self.note_resident(number);
         self.scheduler.reserve(self.vms.count() as usize);
     }
