@@ -148,7 +148,9 @@ pub(crate) enum After {
 impl<'b, H: Hardware> Core<'b, H> {
     /// One turn of the loop: what has arrived, what is due, then one VM or a halt.
     pub fn turn(&mut self) {
-        let _ = self.poll_mail(None);
+        if !self.seat.is_alone() {
+            let _ = self.poll_mail(None);
+        }
         if self.hw.has_received() {
             self.poll_wire(None);
         }
@@ -326,7 +328,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             }
             vm.last_ran = self.hw.now();
         }
-        self.vms.put(vm);
+        self.vms.put_after_run(vm);
     }
 
     /// Runs a VM until it sleeps, ends, or others have waited long enough.
@@ -335,8 +337,11 @@ impl<'b, H: Hardware> Core<'b, H> {
             return after;
         }
         vm.has_run = true;
-        if !vm.memory.as_ref().is_some_and(Memory::has_space) && !self.may_grow(vm) {
-            return After::Starve;
+        if !vm.memory.as_ref().is_some_and(Memory::has_space) {
+            vm.has_changed = true;
+            if !self.may_grow(vm) {
+                return After::Starve;
+            }
         }
         let Some(memory) = vm.memory.as_mut() else { return After::Sleep(Nanos::NEVER) };
         let Ok(space) = memory.prepare(&mut self.hw) else { return After::Starve };
@@ -458,6 +463,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         vm: &mut Vm<H>,
         mut work: impl FnMut(&mut Memory<H::Space>, &mut H, &Shared<'_>, &mut Means<'_>) -> Result<R, Absent>,
     ) -> Result<R, Absent> {
+        vm.has_changed = true;
         for is_again in [false, true] {
             let memory = vm.memory.as_mut().ok_or(Absent::Violation)?;
             let template = self.templates.get(vm.template as usize).ok_or(Absent::Violation)?;

@@ -115,6 +115,7 @@ impl<H: Hardware> Core<'_, H> {
             last_spoof_event: None,
             counters: Counters::default(),
             accounted: Account::default(),
+            has_changed: true,
         }))
     }
 
@@ -185,6 +186,7 @@ impl<H: Hardware> Core<'_, H> {
     /// Makes a VM's register page: what it can be told about itself at any time.
     pub(crate) fn make_register_page(&mut self, vm: &mut Vm<H>) -> Result<(), Absent> {
         let Some(memory) = &mut vm.memory else { return Err(Absent::Violation) };
+        vm.has_changed = true;
         let page = self.hw.allocate().ok_or(Absent::NoMemory)?;
         let mpn = page.mpn();
         memory.fixed.register = Some(page);
@@ -236,6 +238,7 @@ impl<H: Hardware> Core<'_, H> {
             log(&mut self.hw, Level::Error, format_args!("the supervisor has ended; the other VMs run on"));
         }
         vm.state = State::Ended;
+        vm.has_changed = true;
         self.seat.note_ended(vm.number);
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);

@@ -9,7 +9,7 @@ use crate::route::{self, Reason, Source, Verdict};
 use crate::vm::{Sleeper, State, Vm};
 use hal::{Frame, Hardware};
 use policy::packet_share;
-use virtual_isa::control::Pending;
+use virtual_isa::control::{self, Pending};
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::Event;
 use virtual_isa::limits::{MAX_RECEIVE_QUEUE_BYTES, MAX_RECEIVE_QUEUE_FRAMES};
@@ -142,10 +142,15 @@ impl<H: Hardware> Core<'_, H> {
     ///
     /// # Errors
     /// With what becomes of the VM if its ring is corrupt, or there is no memory for it.
+    #[inline]
     pub(crate) fn fill_receive_ring(&mut self, vm: &mut Vm<H>) -> Result<(), After> {
-        if vm.queue.is_empty() {
-            return Ok(());
-        }
+        if vm.queue.is_empty() { Ok(()) } else { self.fill_from_queue(vm) }
+    }
+
+    #[inline(never)]
+    fn fill_from_queue(&mut self, vm: &mut Vm<H>) -> Result<(), After> {
+        // It may be given the ring's pages.
+        vm.has_changed = true;
         if let Some(memory) = &mut vm.memory
             && memory.fixed.need_receive(&mut self.hw).is_err()
         {
@@ -174,13 +179,17 @@ impl<H: Hardware> Core<'_, H> {
     ///
     /// # Errors
     /// With the cause for which the VM ends, if its ring is corrupt.
+    #[inline]
     pub(crate) fn drain_transmit_ring(&mut self, vm: &mut Vm<H>) -> Result<(), Cause> {
+        let Some(memory) = &vm.memory else { return Ok(()) };
+        let head = self.hw.load(memory.fixed.control.mpn(), control::TRANSMIT_HEAD);
+        if head == vm.indices.transmit_tail { Ok(()) } else { self.drain_what_is_there(vm, head) }
+    }
+
+    #[inline(never)]
+    fn drain_what_is_there(&mut self, vm: &mut Vm<H>, head: u32) -> Result<(), Cause> {
         let Some(ring) = vm.transmit_ring(self.zero.mpn()) else { return Ok(()) };
-        let head = ring.guest_head(&self.hw);
         let before = vm.indices.transmit_tail;
-        if head == before {
-            return Ok(());
-        }
         let result = self.drain_up_to(vm, head);
         if vm.indices.transmit_tail != before {
             ring.publish_tail(&mut self.hw, vm.indices.transmit_tail);

@@ -499,6 +499,7 @@ impl<H: Hardware> Core<'_, H> {
             last_spoof_event: None,
             counters: stub.counters,
             accounted: Account::default(),
+            has_changed: true,
         };
         vm.set_pending(&mut self.hw, stub.pending);
         Ok(Box::new(vm))

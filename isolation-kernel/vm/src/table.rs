@@ -127,14 +127,21 @@ impl<H: Hardware> Vms<H> {
     }
 
     /// Puts a VM back that was taken, and brings the totals up to date.
-    #[inline]
+    #[inline(never)]
     pub fn put(&mut self, mut vm: Box<Vm<H>>) {
+        vm.has_changed = false;
         let new = vm.account();
         if new != vm.accounted {
             let old = core::mem::replace(&mut vm.accounted, new);
             self.account(old, new);
         }
         self.put_back(vm);
+    }
+
+    /// Puts a VM back that ran.
+    #[inline]
+    pub fn put_after_run(&mut self, vm: Box<Vm<H>>) {
+        if vm.has_changed { self.put(vm) } else { self.put_back(vm) }
     }
 
     /// Puts a VM back that was taken, and has the memory that it had, and as much promised to it.
