@@ -289,6 +289,7 @@ impl hal::Pages for Machine {
         self.frames.release(page);
     }
 
+    #[inline]
     fn free_pages(&self) -> u64 {
         self.frames.free_pages()
     }
@@ -309,6 +310,7 @@ impl hal::Pages for Machine {
         crate::ram::kept_pages()
     }
 
+    #[inline]
     fn heap_room(&self) -> u64 {
         crate::heap::room()
     }

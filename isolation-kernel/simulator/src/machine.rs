@@ -301,6 +301,14 @@ impl Pages for Machine {
     }
 
     fn set_bits(&mut self, page: Mpn, offset: usize, bits: u32) -> u32 {
+        {
+            let mut outside = self.outside.borrow_mut();
+            // A VM that raises its own again and again does so in its own time.
+            if outside.raised_last.replace(page) != Some(page) {
+                outside.raised += 1;
+            }
+            outside.most_raised = outside.most_raised.max(outside.raised);
+        }
         let before = self.load(page, offset);
         self.store(page, offset, before | bits);
         before
@@ -420,6 +428,7 @@ impl Ethernet for Machine {
     }
 
     fn receive(&mut self) -> Option<Frame> {
+        self.outside.borrow_mut().raised = 0;
         // Without a buffer a real card keeps waiting.
         let mut frame = self.take_frame()?;
         let Some(bytes) = self.outside.borrow_mut().incoming.pop_front() else {

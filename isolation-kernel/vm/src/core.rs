@@ -204,11 +204,13 @@ impl<'b, H: Hardware> Core<'b, H> {
         &mut self.hw
     }
 
+    #[inline(never)]
     fn flush(&mut self) {
         self.hw.flush();
         self.wire.unflushed = 0;
     }
 
+    #[inline(never)]
     fn halt(&mut self) {
         if self.wire.unflushed > 0 {
             self.flush();
@@ -242,6 +244,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// Fires a batch of timers. With more of them due, the machine does something else before the next batch.
+    #[inline(never)]
     fn fire_due(&mut self, now: Nanos) {
         let mut left = TIMER_BATCH;
         while self.timers.next() <= now {
@@ -382,6 +385,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
     }
 
+    #[inline(never)]
     fn fault(&mut self, vm: &mut Vm<H>, address: u64, access: Access) -> After {
         if vm.is_embryo && layout::page_of(address) == layout::page_of(layout::REGISTER_PAGE) {
             // What it reads there is one VM's.
@@ -418,6 +422,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// What a VM does that needs a page it cannot have at once. It executes the same instruction again later.
+    #[inline(never)]
     pub(crate) fn postpone(&mut self, vm: &mut Vm<H>, absent: Absent) -> After {
         vm.last_fault = None;
         let pack = |number| vm.memory.as_ref().and_then(|memory| memory.pack(number));
@@ -478,6 +483,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         Err(Absent::Violation)
     }
 
+    #[inline(never)]
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
         self.poll_wire(Some(vm));
         if let Err(after) = self.fill_receive_ring(vm) {
@@ -500,6 +506,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// Moves what was typed into the supervisor's console ring. `current` is the VM that was running.
+    #[inline(never)]
     fn poll_serial(&mut self, current: Option<&mut Vm<H>>) {
         if self.seat.core() != FIRST {
             return;

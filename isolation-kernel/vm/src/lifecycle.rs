@@ -227,6 +227,7 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// Ends a VM: report to the log and to the supervisor, memory to the remains.
+    #[inline(never)]
     pub(crate) fn end(&mut self, vm: &mut Vm<H>, cause: Cause) {
         if vm.state == State::Ended {
             return;

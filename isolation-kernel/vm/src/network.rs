@@ -41,6 +41,7 @@ enum Drained {
 
 impl<H: Hardware> Core<'_, H> {
     /// Takes a batch of frames from the wire. `running` is the VM that is taken out of the table now.
+    #[inline(never)]
     pub(crate) fn poll_wire(&mut self, mut running: Option<&mut Vm<H>>) {
         for _ in 0..WIRE_BATCH {
             let Some(frame) = self.hw.receive() else { break };
