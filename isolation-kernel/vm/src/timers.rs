@@ -97,7 +97,8 @@ impl Timers {
     pub fn expired(&mut self, now: Nanos) -> Option<u32> {
         let (at, vm) = self.first_near();
         let vm = if at <= now && at <= self.wheel_at {
-            self.close_up(0);
+            let [_, second, third, fourth] = self.near;
+            self.near = [second, third, fourth, FREE];
             Some(vm)
         } else {
             self.expired_far(now)
