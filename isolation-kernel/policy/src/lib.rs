@@ -11,6 +11,7 @@
 //! | [`deficit`] | who sends next when the wire is short |
 //! | [`pace`] | how fast a VM may send |
 //! | [`bucket`] | how much of something a VM may use at a time |
+//! | [`wheel`] | whose deadline comes next |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -29,3 +30,4 @@ pub mod pace;
 pub mod packet_share;
 pub mod reclaim;
 pub mod scheduler;
+pub mod wheel;

@@ -39,7 +39,13 @@ use virtual_isa::network::Network;
 pub(crate) const SUPERVISOR: u32 = 0;
 
 /// Timers that fire in one turn of the loop.
-const TIMER_BATCH: usize = 64;
+const TIMER_BATCH: u32 = 64;
+
+/// How many of these a call counts for that moves deadlines and finds none that has passed.
+const TIMER_MOVES: u32 = 4;
+
+/// With more timers due than a turn takes, VMs run and frames move for so long before the next ones fire.
+const TIMER_GAP_NS: u64 = 50_000;
 
 /// How often a request is tried again for which there is no room.
 const GATE_RETRY_NS: u64 = 10_000_000;
@@ -140,12 +146,39 @@ pub(crate) enum After {
 impl<'b, H: Hardware> Core<'b, H> {
     /// One turn of the loop: what has arrived, what is due, then one VM or a halt.
     pub fn turn(&mut self) {
-        let _ = self.poll_mail(None);
-        self.poll_wire(None);
-        self.poll_serial(None);
+        if !self.seat.is_alone() {
+            let _ = self.poll_mail(None);
+        }
+        if self.hw.has_received() {
+            self.poll_wire(None);
+        }
+        if self.hw.has_typed() {
+            self.poll_serial(None);
+        }
         self.fire_timers();
-        let has_work = self.serve_senders(None).unwrap_or(false);
-        let has_work = has_work | self.serve_disk() | self.load_images() | self.reap_remains();
+        let has_senders = self.senders.is_waiting() && self.serve_senders(None).unwrap_or(false);
+        let has_work = (self.has_chores() || self.is_short()) && self.do_chores();
+        self.show_others();
+        match self.scheduler.pick() {
+            Some(number) => self.dispatch(number),
+            None if has_work || has_senders => {}
+            None => self.halt(),
+        }
+        self.flush_if_due(self.scheduler.is_empty());
+    }
+
+    /// Whether there is anything for [`Self::do_chores`] but memory to reclaim: one look at many lengths.
+    #[inline]
+    fn has_chores(&self) -> bool {
+        let waiting = self.events.len() | self.replies.len() | self.loading.len() | self.remains.len();
+        let waiting = waiting | self.parking.len() | self.embryos.len() | self.starved.len() | self.waiting.len();
+        (waiting | self.swap.waiting() | usize::from(self.is_gate_stalled)) != 0
+    }
+
+    /// What is done between VMs' turns: a bounded piece of everything that there is. Says whether there may be more.
+    #[inline(never)]
+    fn do_chores(&mut self) -> bool {
+        let has_work = self.serve_disk() | self.load_images() | self.reap_remains();
         let has_work = has_work | self.reclaim() | self.continue_parking() | self.grow_template();
         if !self.starved.is_empty() {
             self.feed_starved();
@@ -158,13 +191,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         // What was done above is told before the core may halt.
         self.tell_supervisor();
-        self.show_others();
-        match self.scheduler.pick() {
-            Some(number) => self.dispatch(number),
-            None if has_work => {}
-            None => self.halt(),
-        }
-        self.flush_if_due(self.scheduler.is_empty());
+        has_work
     }
 
     /// The hardware, for whoever drives the core.
@@ -172,10 +199,11 @@ impl<'b, H: Hardware> Core<'b, H> {
         &mut self.hw
     }
 
+    #[inline(never)]
     fn halt(&mut self) {
         self.flush_if_due(true);
         let before = self.hw.now();
-        let mut alarm = self.next_alarm();
+        let mut alarm = self.next_alarm().min(self.timers.next_idle());
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);
         }
@@ -190,28 +218,51 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.idle_ns += self.hw.now().since(before);
     }
 
+    /// Fires timers that are due, if any are.
+    #[inline]
     fn fire_timers(&mut self) {
-        let next = self.timers.next();
-        if next == Nanos::NEVER {
-            return;
+        if self.timers.next() != Nanos::NEVER {
+            let now = self.hw.now();
+            if self.timers.next() <= now {
+                self.fire_due(now);
+            }
         }
-        let now = self.hw.now();
-        for _ in 0..TIMER_BATCH {
-            let Some(number) = self.timers.expired(now) else { return };
+    }
+
+    /// Fires a batch of timers. With more of them due, the machine does something else before the next batch.
+    #[inline(never)]
+    fn fire_due(&mut self, now: Nanos) {
+        let mut left = TIMER_BATCH;
+        while self.timers.next() <= now {
+            if left == 0 {
+                return self.timers.put_off(now.after(TIMER_GAP_NS));
+            }
+            match self.timers.expired(now) {
+                Some(number) => {
+                    left = left.saturating_sub(1);
+                    self.fire(number);
+                }
+                None => left = left.saturating_sub(TIMER_MOVES),
+            }
+        }
+    }
+
+    /// The deadline of a VM has passed.
+    fn fire(&mut self, number: u32) {
+        let Some(mut vm) = self.vms.take(number) else {
             if let Some(stub) = self.vms.stub_mut(number) {
                 stub.deadline = None;
                 stub.pending |= Pending::TIMER;
                 self.wake_parked(number);
-                continue;
             }
-            let Some(mut vm) = self.vms.take(number) else { continue };
-            vm.deadline = None;
-            vm.set_pending(&mut self.hw, Pending::TIMER);
-            if vm.state == State::Idle {
-                self.make_runnable(&mut vm);
-            }
-            self.vms.put(vm);
+            return;
+        };
+        vm.deadline = None;
+        vm.set_pending(&mut self.hw, Pending::TIMER);
+        if vm.state == State::Idle {
+            self.make_runnable(&mut vm);
         }
+        self.vms.put_back(vm);
     }
 
     /// Wakes a VM that is idle. The VM that runs now is not, and is not in the table.
@@ -220,7 +271,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             if vm.state == State::Idle {
                 self.make_runnable(&mut vm);
             }
-            self.vms.put(vm);
+            self.vms.put_back(vm);
         }
     }
 
@@ -266,7 +317,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             }
             vm.last_ran = self.hw.now();
         }
-        self.vms.put(vm);
+        self.vms.put_after_run(vm);
     }
 
     /// Runs a VM until it sleeps, ends, or others have waited long enough.
@@ -275,8 +326,11 @@ impl<'b, H: Hardware> Core<'b, H> {
             return after;
         }
         vm.has_run = true;
-        if !vm.memory.as_ref().is_some_and(Memory::has_space) && !self.may_grow(vm) {
-            return After::Starve;
+        if !vm.memory.as_ref().is_some_and(Memory::has_space) {
+            vm.has_changed = true;
+            if !self.may_grow(vm) {
+                return After::Starve;
+            }
         }
         let Some(memory) = vm.memory.as_mut() else { return After::Sleep(Nanos::NEVER) };
         let Ok(space) = memory.prepare(&mut self.hw) else { return After::Starve };
@@ -317,6 +371,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
     }
 
+    #[inline(never)]
     fn fault(&mut self, vm: &mut Vm<H>, address: u64, access: Access) -> After {
         if vm.is_embryo && layout::page_of(address) == layout::page_of(layout::REGISTER_PAGE) {
             // What it reads there is one VM's.
@@ -353,6 +408,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// What a VM does that needs a page it cannot have at once. It executes the same instruction again later.
+    #[inline(never)]
     pub(crate) fn postpone(&mut self, vm: &mut Vm<H>, absent: Absent) -> After {
         vm.last_fault = None;
         let pack = |number| vm.memory.as_ref().and_then(|memory| memory.pack(number));
@@ -398,6 +454,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         vm: &mut Vm<H>,
         mut work: impl FnMut(&mut Memory<H::Space>, &mut H, &Shared<'_>, &mut Means<'_>) -> Result<R, Absent>,
     ) -> Result<R, Absent> {
+        vm.has_changed = true;
         for is_again in [false, true] {
             let memory = vm.memory.as_mut().ok_or(Absent::Violation)?;
             let template = self.templates.get(vm.template as usize).ok_or(Absent::Violation)?;
@@ -412,6 +469,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         Err(Absent::Violation)
     }
 
+    #[inline(never)]
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
         let has_orders = self.poll_mail(Some(vm));
         self.poll_wire(Some(vm));
@@ -436,6 +494,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// Moves what was typed into the supervisor's console ring. `current` is the VM that was running.
+    #[inline(never)]
     fn poll_serial(&mut self, current: Option<&mut Vm<H>>) {
         if self.seat.core() != FIRST {
             return;

@@ -69,6 +69,7 @@ impl<H: Hardware> Core<'_, H> {
         let mut vm = self.create(&birth)?;
         self.endow(&mut vm)?;
         self.make_runnable(&mut vm);
+        self.timers.reserve(vm.number);
         self.vms.insert(vm);
         Ok(())
     }
@@ -115,6 +116,7 @@ impl<H: Hardware> Core<'_, H> {
             console: Bucket::new(CONSOLE_RATE, now),
             counters: Counters::default(),
             accounted: Account::default(),
+            has_changed: true,
         }))
     }
 
@@ -132,6 +134,7 @@ impl<H: Hardware> Core<'_, H> {
         let number = vm.number;
         self.total_shares += u64::from(vm.shares);
         self.vms.insert(vm);
+        self.timers.reserve(number);
         self.note_resident(number);
         self.scheduler.reserve(self.vms.count() as usize);
         // None that is parked sends.
@@ -195,6 +198,7 @@ impl<H: Hardware> Core<'_, H> {
     /// Makes a VM's register page: what it can be told about itself at any time.
     pub(crate) fn make_register_page(&mut self, vm: &mut Vm<H>) -> Result<(), Absent> {
         let Some(memory) = &mut vm.memory else { return Err(Absent::Violation) };
+        vm.has_changed = true;
         let page = self.hw.allocate().ok_or(Absent::NoMemory)?;
         let mpn = page.mpn();
         memory.fixed.register = Some(page);
@@ -235,6 +239,7 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// Ends a VM: report to the log and to the supervisor, memory to the remains.
+    #[inline(never)]
     pub(crate) fn end(&mut self, vm: &mut Vm<H>, cause: Cause) {
         if vm.state == State::Ended {
             return;
@@ -246,6 +251,7 @@ impl<H: Hardware> Core<'_, H> {
             log(&mut self.hw, Level::Error, format_args!("the supervisor has ended; the other VMs run on"));
         }
         vm.state = State::Ended;
+        vm.has_changed = true;
         self.seat.note_ended(vm.number);
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);

@@ -502,6 +502,7 @@ impl<H: Hardware> Core<'_, H> {
             console: stub.console,
             counters: stub.counters,
             accounted: Account::default(),
+            has_changed: true,
         };
         vm.set_pending(&mut self.hw, stub.pending);
         Ok(Box::new(vm))

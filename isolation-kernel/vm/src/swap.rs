@@ -273,6 +273,12 @@ impl Swap {
         self.urgent = self.writes.len();
     }
 
+    /// How much there is to be read, to be written and under way: 0 if there is nothing to do.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.flights.len() | self.reads.len() | self.writes.len()
+    }
+
     /// Whether there is something to write.
     pub fn has_writes(&self) -> bool {
         !self.writes.is_empty()
