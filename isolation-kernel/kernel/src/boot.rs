@@ -4,10 +4,10 @@ use crate::options::Options;
 use crate::{logger, selftest};
 use core::panic::PanicInfo;
 use hal::{Disk, Pages, Processor};
-use log::{error, info};
+use log::{error, info, warn};
 use machine::{BootInfo, Config, LoaderError, Machine};
 use virtual_isa::bundle::{PANIC_VALUE, debug_exit_value};
-use vm::Core;
+use vm::{Core, Switches};
 
 machine::entry!(kernel_main, debug_exit_value(1));
 
@@ -41,7 +41,7 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
     if options.selftest {
         selftest::run(&mut machine);
     }
-    run(machine)
+    run(machine, options.switches)
 }
 
 /// Calls itself until the stack ends: the page below it is not mapped, and the double fault has a stack of its own.
@@ -52,15 +52,21 @@ fn overflow(depth: u64) -> u64 {
 }
 
 /// Runs what the bundle says, until the supervisor powers the machine off.
-fn run(mut machine: Machine) -> ! {
+fn run(mut machine: Machine, switches: Switches) -> ! {
     let Some(bundle) = machine.bundle() else {
         error!("no boot bundle: start the machine with one (QEMU: -initrd BUNDLE)");
         power_off(&mut machine, FAILED);
     };
     match Core::new(machine, bundle) {
-        Ok(mut core) => loop {
-            core.turn();
-        },
+        Ok(mut core) => {
+            core.set_switches(switches);
+            if switches != Switches::default() {
+                warn!("for measurements only: {switches:?}");
+            }
+            loop {
+                core.turn();
+            }
+        }
         Err(e) => {
             error!("cannot boot: {e}");
             machine::refuse(debug_exit_value(FAILED))

@@ -7,6 +7,8 @@
 //! | `selftest` | checks what the machine layer promises, and powers off with status 0 if it holds |
 //! | `log=error`, `warn`, `info`, `debug` | how much is logged |
 //! | `barrier=off` | no barrier in the branch predictors between VMs: faster, and less apart |
+//! | `batching=off` | a VM for which a frame arrives is switched to at once, for measurements |
+//! | `idle-timeout=off` | `idle` with a time returns at once, for measurements |
 //! | `panic`, `panic=stack` | panics or overflows the kernel's stack on purpose, to show the report |
 #![cfg_attr(target_os = "none", no_std, no_main)]
 

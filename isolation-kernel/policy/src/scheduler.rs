@@ -37,6 +37,13 @@ impl Scheduler {
         self.runnable.pop_front()
     }
 
+    /// A VM cannot run any more, or runs out of its turn. Nothing happens if it does not wait.
+    pub fn sleep(&mut self, vm: u32) {
+        if let Some(place) = self.runnable.iter().position(|&waiting| waiting == vm) {
+            self.runnable.remove(place);
+        }
+    }
+
     /// Whether no VM waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -71,6 +78,15 @@ mod tests {
             assert_eq!(vm, Some(turn % 10));
             scheduler.enqueue(turn % 10);
         }
+    }
+
+    #[test]
+    fn who_sleeps_has_no_turn() {
+        let mut scheduler = Scheduler::new();
+        (0..3).for_each(|vm| scheduler.enqueue(vm));
+        scheduler.sleep(1);
+        scheduler.sleep(7);
+        assert_eq!([(); 3].map(|()| scheduler.pick()), [Some(0), Some(2), None]);
     }
 
     #[test]

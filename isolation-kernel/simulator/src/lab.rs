@@ -13,7 +13,7 @@ use virtual_isa::exception::Report;
 use virtual_isa::gate::{Answer, Event, GateError, MachineStatus, Operation, Tier, VmState, VmStatus};
 use virtual_isa::instruction::{Instruction, NO_DEADLINE};
 use virtual_isa::network::Network;
-use vm::Core;
+use vm::{Core, Switches};
 
 /// What a machine is to have.
 #[derive(Clone)]
@@ -24,6 +24,7 @@ pub struct LabPlan {
     memory_pages: u32,
     minimum_pages: u32,
     images: u32,
+    switches: Switches,
     prologue: Option<Prologue>,
 }
 
@@ -39,6 +40,7 @@ impl LabPlan {
             memory_pages: 1024,
             minimum_pages: 0,
             images: 1,
+            switches: Switches::default(),
             prologue: Some(Rc::new(RefCell::new(|_: &mut Cpu<'_>| Ok(Op::call(Instruction::Ready, &[]))))),
         }
     }
@@ -73,6 +75,12 @@ impl LabPlan {
         Self { images, ..self }
     }
 
+    /// With parts of the kernel switched off.
+    #[must_use]
+    pub fn switches(self, switches: Switches) -> Self {
+        Self { switches, ..self }
+    }
+
     /// With these steps before the programs begin. The last of them calls `ready()`; none may call anything else.
     #[must_use]
     pub fn template(self, steps: impl FnMut(&mut Cpu<'_>) -> Result<Op, Fault> + 'static) -> Self {
@@ -104,7 +112,8 @@ impl LabPlan {
             machine.set_prologue(bundle::ENTRY, Rc::clone(prologue));
         }
         let bundle = kept_bundle(self.images, self.swap_pages.unwrap_or(self.disk_blocks));
-        let core = Core::new(machine, bundle).expect("the machine boots");
+        let mut core = Core::new(machine, bundle).expect("the machine boots");
+        core.set_switches(self.switches);
         let mut lab = Lab { core, outside, desk, plan: self, images: Vec::new(), next_ticket: 1 };
         for n in 0..lab.plan.images {
             match lab.ask(Operation::LoadImage { entry: 2 + n }) {

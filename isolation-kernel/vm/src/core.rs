@@ -1,5 +1,6 @@
 //! One core's instance of the kernel: its event loop.
 
+use crate::ablation::Ablation;
 use crate::classes::{Classes, DEFAULT_GROUP_TERMS};
 use crate::console::{Level, MACHINE_CONSOLE_RATE, log};
 use crate::gate::Loading;
@@ -93,6 +94,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) zero: Page,
     pub(crate) scheduler: Scheduler,
     pub(crate) timers: Timers,
+    pub(crate) ablation: Ablation,
     pub(crate) random: ChaCha20Rng,
     pub(crate) wire: Wire,
     pub(crate) console: Bucket,
@@ -224,6 +226,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             zero,
             scheduler: Scheduler::new(),
             timers: Timers::default(),
+            ablation: Ablation::default(),
             random,
             wire: Wire::default(),
             console: Bucket::new(MACHINE_CONSOLE_RATE, Nanos(0)),
@@ -260,7 +263,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         if self.is_gate_stalled {
             self.resume_gate();
         }
-        match self.scheduler.pick() {
+        match self.next_vm() {
             Some(number) => self.dispatch(number),
             None if has_work => {}
             None => self.halt(),
@@ -397,6 +400,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             let left = self.hw.now();
             vm.counters.guest_ns += left.since(entered);
             let after = self.handle(vm, exit, left.since(started));
+            let after = self.unless_urgent(after);
             entered = self.hw.now();
             vm.counters.kernel_ns += entered.since(left);
             if after != After::Resume {

@@ -31,6 +31,7 @@
 //! | `lifecycle` | start, create, end, destroy |
 //! | `report` | reports of VMs that ended |
 //! | `timers` | deadlines |
+//! | `ablation` | parts that can be switched off for measurements |
 //! | `console` | guests' texts |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -40,6 +41,7 @@
 
 extern crate alloc;
 
+mod ablation;
 mod classes;
 mod console;
 mod core;
@@ -65,6 +67,7 @@ mod template;
 mod timers;
 mod vm;
 
+pub use crate::ablation::Switches;
 pub use crate::core::{BootError, Core};
 #[cfg(feature = "planted-defects")]
 pub use crate::swap::Defect;

@@ -43,6 +43,9 @@ impl<H: Hardware> Core<'_, H> {
     /// Takes a batch of frames from the wire. `running` is the VM that is taken out of the table now.
     pub(crate) fn poll_wire(&mut self, mut running: Option<&mut Vm<H>>) {
         for _ in 0..WIRE_BATCH {
+            if self.has_urgent() {
+                break;
+            }
             let Some(frame) = self.hw.receive() else { break };
             self.wire.frames_in += 1;
             match route::route(&self.network, Source::Wire, frame.bytes()) {
@@ -116,6 +119,7 @@ impl<H: Hardware> Core<'_, H> {
         if vm.state == State::Idle && vm.enabled & Pending::RECEIVE.bits() != 0 {
             self.wake(to);
         }
+        self.note_arrival(to);
     }
 
     /// Queues a frame for a VM that is parked, and wakes it if it waits for frames. It is delivered when the VM runs.
