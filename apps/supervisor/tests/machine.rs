@@ -421,6 +421,28 @@ fn vms_are_on_the_disk_when_it_is_said_or_nothing_gets_there_any_more() {
 }
 
 #[test]
+fn a_storm_says_how_much_it_created_and_leaves_nothing_behind() {
+    let answers = asked(&["storm 11 7 1", "storm 5 1 1", "storm 101 7 1"]);
+    let figures: serde_json::Value = serde_json::from_str(answers[0].strip_prefix("storm ").unwrap()).unwrap();
+    let rounds = figures["rounds"].as_u64().unwrap();
+    assert!(rounds > 0, "{figures}");
+    assert_eq!(figures["created"], 7 * rounds);
+    assert!(answers[1].contains("some of these VMs are service web's"), "{}", answers[1]);
+    assert!(answers[2].starts_with("storm {"), "{}", answers[2]);
+}
+
+#[test]
+fn a_race_among_equals_is_even() {
+    let answers = asked(&["race 1-5 1", "race 4-9 1"]);
+    let figures: serde_json::Value = serde_json::from_str(answers[0].strip_prefix("race ").unwrap()).unwrap();
+    assert_eq!((&figures["count"], &figures["weights"][0]["vms"]), (&5.into(), &5.into()));
+    // Nobody has had anything meanwhile.
+    assert_eq!((&figures["time_jain_ppm"][0], &figures["frames_jain_ppm"][0]), (&0.into(), &0.into()));
+    assert!(figures["at_ms"][0].as_u64().unwrap() >= 1000, "{figures}");
+    assert_eq!(answers[1], "error: race: vm 6: no such VM");
+}
+
+#[test]
 fn churn_says_what_each_step_cost() {
     let answers = asked(&["churn 11 7"]);
     let figures: serde_json::Value = serde_json::from_str(answers[0].strip_prefix("churn ").unwrap()).unwrap();

@@ -67,7 +67,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         (vms, None) => memory_for(vms.unwrap_or(DEFAULT_VMS)),
     };
     let fleet = Fleet {
-        cpus: options.cpus,
+        cpus: options.cpus(),
         swap: Some(options.swap.clone().unwrap_or_else(|| "4G".to_owned())),
         swap_iops: Some(options.swap_iops.unwrap_or(5000)),
         ..Fleet::web(CALIBRATION_VMS, &memory)

@@ -206,7 +206,8 @@ mod tests {
     fn options() -> Options {
         Options {
             vms: None,
-            cpus: 1,
+            cpus: None,
+            quick: false,
             memory: None,
             swap: None,
             swap_iops: None,
