@@ -28,7 +28,7 @@ const DEFAULT_MEMORY: &str = "2G";
 const DEFAULT_SECONDS: f64 = 5.0;
 
 /// Of the time at which nothing is measured yet.
-const WARM_UP_SECONDS: &str = "1";
+const WARM_UP_SECONDS: f64 = 1.0;
 
 /// Requests a second while latency is measured, and connections to send them on: enough for half a second's.
 const RATE: &str = "200";
@@ -193,7 +193,7 @@ fn measure(bench: &Bench<'_>, attack: Option<&Attack>, fleet: &Fleet) -> Result<
     };
     let paced = ["--keep-alive", "--connections", RATE_CONNECTIONS, "--rate", RATE];
     let pushed = ["--new-connections", "--connections", AT_ONCE];
-    load(WARM_UP_SECONDS, &pushed)?;
+    load(&WARM_UP_SECONDS.min(seconds).to_string(), &pushed)?;
     bench.driver.say(&format!("asking the victim: {name}"));
     let mut storm = None;
     if attack.is_some_and(|attack| attack.has_storm) {
