@@ -6,9 +6,14 @@ use alloc::vec::Vec;
 use core::alloc::Layout;
 use hal::{FRAME_CAPACITY, Frame};
 
+/// Whose buffers they are: all devices are the first core's.
+const CORE: u32 = 0;
+
 /// The buffers that are free, and how many there may be.
 pub struct FramePool {
     free: Vec<Frame>,
+    /// Other cores' buffers, on their way home.
+    foreign: Vec<Frame>,
     nr_made: usize,
     limit: usize,
 }
@@ -16,7 +21,7 @@ pub struct FramePool {
 impl FramePool {
     /// A pool that may take that many bytes of the kernel's heap.
     pub const fn new(bytes: u64) -> Self {
-        Self { free: Vec::new(), nr_made: 0, limit: (bytes / FRAME_CAPACITY as u64) as usize }
+        Self { free: Vec::new(), foreign: Vec::new(), nr_made: 0, limit: (bytes / FRAME_CAPACITY as u64) as usize }
     }
 
     /// Most buffers there can be.
@@ -40,14 +45,20 @@ impl FramePool {
         }
         // So that giving the frame back never allocates.
         self.free.try_reserve(self.nr_made + 1).ok()?;
-        let frame = Frame::new(new_buffer()?, 0);
+        let frame = Frame::new(new_buffer()?, CORE);
         self.nr_made += 1;
         Some(frame)
     }
 
     /// Gives a frame back.
     pub fn give(&mut self, frame: Frame) {
-        self.free.push(frame);
+        let list = if frame.home() == CORE { &mut self.free } else { &mut self.foreign };
+        list.push(frame);
+    }
+
+    /// A buffer that was given back here and is another core's.
+    pub fn take_foreign(&mut self) -> Option<Frame> {
+        self.foreign.pop()
     }
 }
 

@@ -205,6 +205,10 @@ impl Ethernet for Machine {
             net.flush(&mut self.pool);
         }
     }
+
+    fn sent_frame(&mut self) -> Option<Frame> {
+        self.pool.take_foreign()
+    }
 }
 
 impl Disk for Machine {

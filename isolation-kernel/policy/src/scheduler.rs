@@ -44,6 +44,11 @@ impl Scheduler {
         }
     }
 
+    /// Takes a VM out of the queue that another core can have: the one whose turn would come last.
+    pub fn spare(&mut self) -> Option<u32> {
+        self.runnable.pop_back()
+    }
+
     /// Whether no VM waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

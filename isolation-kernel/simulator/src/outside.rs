@@ -1,7 +1,8 @@
 //! What a test sees and changes of the outside, while the kernel owns the machine.
 
 use crate::disk::FakeDisk;
-use std::collections::VecDeque;
+use hal::Completion;
+use std::collections::{BTreeMap, VecDeque};
 
 /// How allocation fails although there are pages.
 #[derive(Debug)]
@@ -70,6 +71,10 @@ pub struct Outside {
     pub allocation: AllocationFaults,
     /// The disk.
     pub disk: FakeDisk,
+    /// Transfers that have ended, by the core that began them.
+    pub done: BTreeMap<u32, VecDeque<Completion>>,
+    /// Cores that another has woken, by number.
+    pub woken: Vec<bool>,
     /// The time.
     pub now: u64,
 }

@@ -33,7 +33,7 @@ impl Program for Receiver {
 fn arrivals(switches: Switches) -> (Vec<(u32, usize, u64)>, u64) {
     let diary = Diary::default();
     let theirs = Rc::clone(&diary);
-    let mut lab = LabPlan::new(4096).switches(switches).boot(move |vm| match vm {
+    let mut lab = LabPlan::new(4096).cores(1, 0).switches(switches).boot(move |vm| match vm {
         3 => Box::new(|_: &mut Cpu<'_>| Ok(Op::Compute)) as Box<dyn Program>,
         vm => Box::new(Receiver(vm, Rc::clone(&theirs))),
     });
@@ -62,7 +62,7 @@ fn without_batching_each_frame_has_its_vm_dispatched_at_once() {
 fn dispatches(switches: Switches) -> (u64, u64) {
     let is_over = Rc::new(Cell::new(false));
     let noted = Rc::clone(&is_over);
-    let mut lab: Lab = LabPlan::new(4096).switches(switches).boot(move |vm| {
+    let mut lab: Lab = LabPlan::new(4096).cores(1, 0).switches(switches).boot(move |vm| {
         let noted = Rc::clone(&noted);
         let mut deadline = 0;
         Box::new(move |cpu: &mut Cpu<'_>| {

@@ -2,12 +2,13 @@
 //! leaves is freed a few pages at a time.
 
 use crate::console::{CONSOLE_RATE, Level, log};
-use crate::core::{BootError, Core, SUPERVISOR};
+use crate::core::{Core, SUPERVISOR};
 use crate::delta::Delta;
 use crate::fixed::FixedPages;
 use crate::memory::{Absent, Memory};
 use crate::pack::Pack;
 use crate::report;
+use crate::start::BootError;
 use crate::swap::Place;
 use crate::vm::{Account, Indices, Sleeper, State, Vm};
 use alloc::boxed::Box;
@@ -77,7 +78,8 @@ impl<H: Hardware> Core<'_, H> {
         let template = self.templates.get(birth.template as usize).ok_or(NoMemory)?;
         let is_privileged = birth.identity == Identity::Supervisor;
         let generation = self.next_generation;
-        self.next_generation += 1;
+        // No two cores give out the same.
+        self.next_generation += u64::from(self.seat.nr_cores());
         let now = self.hw.now();
         Ok(Box::new(Vm {
             number: birth.number,
@@ -128,7 +130,6 @@ impl<H: Hardware> Core<'_, H> {
     pub(crate) fn settle(&mut self, vm: Box<Vm<H>>) {
         let number = vm.number;
         self.total_shares += u64::from(vm.shares);
-        self.classes.join(vm.class);
         self.vms.insert(vm);
         self.note_resident(number);
         self.scheduler.reserve(self.vms.count() as usize);
@@ -136,19 +137,22 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Starts a VM that was created, or lets it wait until what it needs at least is there.
     pub(crate) fn start(&mut self, vm: &mut Vm<H>) {
-        if self.waiting.is_empty() && self.admits(vm) {
+        if self.waiting.is_empty() && self.seat.is_next(u64::MAX) && self.admits(vm) {
             return self.make_runnable(vm);
         }
         vm.state = State::Waiting;
-        self.waiting.push_back(vm.number);
+        self.waiting.push_back((self.seat.draw_number(), vm.number));
+        self.show_first_waiting();
     }
 
     fn admits(&mut self, vm: &mut Vm<H>) -> bool {
-        if self.hw.free_pages() < self.marks.minimum || self.gatekeeper.admit(u64::from(vm.minimum_pages)).is_err() {
+        if self.hw.free_pages() < self.marks.minimum
+            || !self.seat.promise(self.usable_pages, u64::from(vm.minimum_pages))
+        {
             return false;
         }
         if self.endow(vm).is_err() {
-            self.gatekeeper.release(u64::from(vm.minimum_pages));
+            self.seat.release(u64::from(vm.minimum_pages));
             return false;
         }
         vm.is_admitted = true;
@@ -158,14 +162,16 @@ impl<H: Hardware> Core<'_, H> {
     /// Admits VMs that wait, first come first served, as long as there is room.
     pub(crate) fn admit_waiting(&mut self) {
         for _ in 0..MAX_PAGES_PER_STEP {
-            let Some(&number) = self.waiting.front() else { return };
+            let Some(&(place, number)) = self.waiting.front() else { return };
             let Some(mut vm) = self.vms.take(number) else {
                 self.waiting.pop_front();
+                self.show_first_waiting();
                 continue;
             };
-            let is_done = vm.state != State::Waiting || self.admits(&mut vm);
+            let is_done = vm.state != State::Waiting || (self.seat.is_next(place) && self.admits(&mut vm));
             if is_done {
                 self.waiting.pop_front();
+                self.show_first_waiting();
                 if vm.state == State::Waiting {
                     self.make_runnable(&mut vm);
                 }
@@ -175,6 +181,11 @@ impl<H: Hardware> Core<'_, H> {
                 return;
             }
         }
+    }
+
+    /// Shows the other cores who of this one's VMs is the first that waits.
+    fn show_first_waiting(&self) {
+        self.seat.show_waiting(self.waiting.front().map(|&(place, _)| place));
     }
 
     /// Makes a VM's register page: what it can be told about itself at any time.
@@ -231,11 +242,12 @@ impl<H: Hardware> Core<'_, H> {
             log(&mut self.hw, Level::Error, format_args!("the supervisor has ended; the other VMs run on"));
         }
         vm.state = State::Ended;
+        self.seat.note_ended(vm.number);
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);
         }
         while let Some(frame) = vm.queue.pop_front() {
-            self.hw.give_frame(frame);
+            self.give_back(frame);
         }
         vm.queue = VecDeque::new();
         vm.queued_bytes = 0;
@@ -249,7 +261,7 @@ impl<H: Hardware> Core<'_, H> {
     /// What a VM had promised to it is free again.
     fn part(&mut self, shares: u32, minimum_pages: u32) {
         self.total_shares = self.total_shares.saturating_sub(u64::from(shares));
-        self.gatekeeper.release(u64::from(minimum_pages));
+        self.seat.release(u64::from(minimum_pages));
     }
 
     /// Frees a VM's memory, a little at a time.
@@ -270,12 +282,13 @@ impl<H: Hardware> Core<'_, H> {
             self.parked_on_disk = self.parked_on_disk.saturating_sub(1);
         }
         stub.state = Sleeper::Ended;
+        self.seat.note_ended(number);
         stub.is_waking = false;
         if let Some(deadline) = stub.deadline.take() {
             self.timers.clear(deadline, number);
         }
         for frame in core::mem::take(&mut stub.queue) {
-            self.hw.give_frame(frame);
+            self.give_back(frame);
         }
         stub.queued_bytes = 0;
         for pack in core::mem::take(&mut stub.kept) {
