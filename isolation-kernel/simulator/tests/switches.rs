@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use virtual_isa::control::{self, Pending};
 use virtual_isa::instruction::{Instruction, NO_DEADLINE};
+use virtual_isa::network::Network;
 use vm::Switches;
 
 /// Which VM got how many frames when it was dispatched, and at what time.
@@ -88,4 +89,40 @@ fn without_idle_with_timeout_a_vm_asks_again_and_again_until_its_time() {
     let (asks, still) = dispatches(Switches { idle_timeout: false, ..Switches::default() });
     assert!(asks > 10 * sleeper, "{asks} after {sleeper}");
     assert_eq!(still, other, "who sleeps for good does so");
+}
+
+/// A frame of VM 1 to the host.
+fn frame() -> Vec<u8> {
+    let network = Network::default();
+    let mut frame = vec![0; 60];
+    frame[..6].copy_from_slice(&Network::SWITCH_MAC);
+    frame[6..12].copy_from_slice(&Network::mac_of(1));
+    frame[12..15].copy_from_slice(&[8, 0, 0x45]);
+    frame[26..30].copy_from_slice(&network.ipv4_of(1));
+    frame[30..34].copy_from_slice(&network.host_ipv4);
+    frame
+}
+
+#[test]
+fn frames_are_sent_although_somebody_wants_to_run_all_the_time() {
+    let switches = Switches { idle_timeout: false, ..Switches::default() };
+    let mut lab = LabPlan::new(4096).cores(1, 0).switches(switches).boot(|vm| {
+        let mut is_sent = vm != 1;
+        Box::new(move |cpu: &mut Cpu<'_>| {
+            cpu.set_control(control::PENDING, 0)?;
+            cpu.set_control(control::ENABLED, Pending::TIMER.bits())?;
+            if !is_sent {
+                is_sent = cpu.push(&rings::TRANSMIT, &frame())?;
+            }
+            // VM 2 takes one short turn after the other.
+            let until = if vm == 2 { cpu.now() + 1_000_000_000 } else { NO_DEADLINE };
+            Ok(Op::call(Instruction::Idle, &[until]))
+        }) as Box<dyn Program>
+    });
+    lab.start(2);
+    lab.outside_mut().outgoing.clear();
+    lab.start(1);
+    lab.turns(30);
+    let sent = lab.outside().outgoing.len();
+    assert_eq!(sent, 1, "the frame waits for a moment in which nobody wants to run");
 }

@@ -168,7 +168,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             None if has_work => {}
             None => self.halt(),
         }
-        if self.wire.unflushed >= FLUSH_AFTER || (self.wire.unflushed > 0 && self.scheduler.is_empty()) {
+        if self.wire.unflushed >= FLUSH_AFTER || (self.wire.unflushed > 0 && self.is_flush_due()) {
             self.flush();
         }
     }

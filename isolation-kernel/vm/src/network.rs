@@ -18,6 +18,10 @@ use virtual_isa::network::{MAX_FRAME_BYTES, Network};
 /// Frames taken from the wire in one turn of the loop.
 const WIRE_BATCH: usize = 64;
 
+/// Turns of the loop that frames for the wire wait at most: VMs that take short turns one after the other leave no
+/// moment in which nobody wants to run.
+const FLUSH_TURNS: u32 = 8;
+
 /// At most one event of a spoofed frame per VM in this time.
 const SPOOF_EVENT_NS: u64 = 1_000_000_000;
 
@@ -29,6 +33,8 @@ pub struct Wire {
     pub frames_dropped: u64,
     /// Frames that were queued for the wire and not flushed.
     pub unflushed: u32,
+    /// Turns for which they have waited.
+    pub turns: u32,
 }
 
 /// How far a transmit ring was served.
@@ -59,6 +65,16 @@ impl<H: Hardware> Core<'_, H> {
                 }
             }
         }
+    }
+
+    /// Whether frames that were queued for the wire are sent now: when nobody wants to run, and after some turns.
+    pub(crate) fn is_flush_due(&mut self) -> bool {
+        self.wire.turns = self.wire.turns.saturating_add(1);
+        let is_due = self.scheduler.is_empty() || self.wire.turns >= FLUSH_TURNS;
+        if is_due {
+            self.wire.turns = 0;
+        }
+        is_due
     }
 
     fn answers_for(&self, running: Option<&Vm<H>>, vm: u32) -> bool {
