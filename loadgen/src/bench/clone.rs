@@ -85,6 +85,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         samples: json!({ "started": &quiet, "asked": &asked, "churn": samples }),
         failures,
         plot: None,
+        table: Vec::new(),
     })
 }
 

@@ -90,6 +90,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         samples: json!({ "large": large, "small": small }),
         failures,
         plot: None,
+        table: Vec::new(),
     })
 }
 

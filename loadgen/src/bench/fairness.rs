@@ -136,6 +136,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         configuration: json!({ "vms": vms, "senders": SENDERS, "weights": WEIGHTS, "seconds": SECONDS }),
         figures: samples.iter().flat_map(figures).collect(),
         plot: Some(plot(&samples)),
+        table: Vec::new(),
         samples: json!(&samples),
         failures: Vec::new(),
     })

@@ -178,6 +178,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         figures: figures(&samples, options.quick),
         failures: samples.iter().filter_map(Sample::trouble).collect(),
         plot: Some(plot(&samples, options.cpus())),
+        table: table(&samples, options.quick),
         samples: json!(&samples),
     })
 }
@@ -265,6 +266,47 @@ fn figures(samples: &[Sample], is_quick: bool) -> Vec<Measure> {
         ]);
     }
     figures
+}
+
+/// What the victim did alone and under each attack, in rows.
+fn table(samples: &[Sample], is_quick: bool) -> Vec<Vec<String>> {
+    let heading = ["victim beside", "p50", "p99", "times alone", "unanswered", "throughput", "its share", "verdict"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let Some(alone) = samples.first() else { return rows };
+    for sample in samples {
+        let attack = ATTACKS.iter().find(|attack| attack.name == sample.name);
+        let due = since_due(sample);
+        let latency = |us: fn(&Summary) -> f64| due.map_or("none".to_owned(), |due| crate::human::latency(us(due)));
+        let times = due
+            .zip(since_due(alone))
+            .map_or("none".to_owned(), |(due, alone)| format!("{:.2}", due.p99_us / alone.p99_us));
+        let lost = sample.paced.requests.failed + sample.paced.requests.behind;
+        let per_s = sample.pushed.requests.per_s;
+        let share = attack.map(|attack| least_per_s(alone, attack));
+        let is_prompt = due.zip(most_ms(alone)).is_some_and(|(due, most)| due.p99_us / 1000.0 <= most) && lost == 0;
+        let verdict = match share {
+            None => "",
+            Some(share) if is_prompt && per_s >= share => "kept",
+            Some(_) if is_prompt => "MISSED: throughput",
+            Some(share) if per_s >= share => "MISSED: latency",
+            Some(_) => "MISSED: both",
+        };
+        rows.push(vec![
+            attack.map_or_else(|| "nobody".to_owned(), |attack| attack.about(is_quick)),
+            latency(|due| due.p50_us),
+            latency(|due| due.p99_us),
+            times,
+            lost.to_string(),
+            format!("{}/s", crate::human::rate(per_s)),
+            share.map_or_else(String::new, |share| format!("{}/s", crate::human::rate(share))),
+            verdict.to_owned(),
+        ]);
+    }
+    if let Some(most) = most_ms(alone) {
+        let budget = format!("p99 at most {most:.1} ms ({TIMES} times alone and {QUANTUM_MS} ms), nothing unanswered");
+        rows.push(vec![format!("budget: {budget}, throughput at least its share")]);
+    }
+    rows
 }
 
 fn plot(samples: &[Sample], cpus: u32) -> Figure {

@@ -117,6 +117,20 @@ impl Options {
     }
 }
 
+/// Requests at once, where VMs are many or few.
+pub const AT_ONCE: u32 = 64;
+
+/// Arguments of a load over kept connections: one to each VM, or as many as requests at once if VMs are fewer. Requests
+/// go over random ones.
+#[must_use]
+pub fn kept(vms: u32) -> [&'static str; 4] {
+    if vms < AT_ONCE {
+        ["--keep-alive", "--targets", "random", "--connections=64"]
+    } else {
+        ["--targets", "kept", "--connections", "64"]
+    }
+}
+
 /// A scenario under way: what it was asked, and its way to machines.
 pub struct Bench<'a> {
     /// What was asked for.
@@ -209,6 +223,15 @@ pub fn run(scenario: &Scenario, options: &Options, firn: &Path, stop: &AtomicBoo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_vms_have_several_connections_each() {
+        assert!(kept(1).contains(&"random") && kept(AT_ONCE - 1).contains(&"random"));
+        assert!(kept(AT_ONCE).contains(&"kept") && kept(10_000).contains(&"kept"));
+        for arguments in [kept(1), kept(1000)] {
+            assert!(arguments.join(" ").ends_with(&AT_ONCE.to_string()), "{arguments:?}");
+        }
+    }
 
     #[test]
     fn scenarios_are_found_by_names_that_differ() {

@@ -92,6 +92,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         configuration: json!({ "fleet": &fleet, "fitting": fitting, "seconds": seconds, "connections": CONNECTIONS }),
         figures: figures(fitting, &points),
         plot: Some(plot(&memory, &points)),
+        table: Vec::new(),
         samples: json!({ "calibration": { "vms": fleet.vms, "served": served }, "points": points }),
         failures,
     })

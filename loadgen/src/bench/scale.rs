@@ -1,12 +1,13 @@
 //! How throughput holds as VMs become many, on one processor and on two: HTTP over new connections and over kept ones,
 //! and computing inside VMs.
 //!
-//! With kept connections every VM has one of its own, and requests go over a random one, so that all VMs take turns. The
+//! With kept connections every VM has one of its own, or several if VMs are few, and requests go over a random one, so
+//! that all VMs take turns. The
 //! load generator shares the host's processors with the machine: computing, which needs nobody outside, shows what a
 //! second processor is worth.
 
 use super::report::{Findings, Measure};
-use super::{Bench, Scenario};
+use super::{AT_ONCE, Bench, Scenario, kept};
 use crate::fleet::{DEFAULT_SHARES, Fleet, Neighbours};
 use crate::machine::{Failure, counter};
 use crate::plot::figure::{Colour, Figure, Panel, Series};
@@ -26,9 +27,6 @@ const DEFAULT_MEMORY: &str = "2G";
 /// Seconds of load at each point, if nothing else is wanted: all, and few.
 const DEFAULT_SECONDS: [f64; 2] = [5.0, 2.0];
 
-/// Requests at once.
-const AT_ONCE: &str = "64";
-
 /// VMs that compute.
 const WORKERS: u32 = 8;
 
@@ -40,10 +38,7 @@ const KEPT: f64 = 0.9;
 const TWICE: f64 = 1.8;
 
 /// How requests come.
-const MODES: [(&str, &str, &[&str]); 2] = [
-    ("new", "new connections", &["--new-connections", "--connections", AT_ONCE]),
-    ("kept", "kept connections", &["--targets", "kept", "--connections", AT_ONCE]),
-];
+const MODES: [(&str, &str); 2] = [("new", "new connections"), ("kept", "kept connections")];
 
 /// HTTP on one machine.
 #[derive(Serialize)]
@@ -72,10 +67,15 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         works.push(compute(bench, &Fleet { cpus, ..Fleet::web(1, memory) }, seconds)?);
         for vms in options.sizes() {
             let session = bench.boot(&Fleet { cpus, ..Fleet::web(vms, memory) })?;
-            for (mode, about, how) in MODES {
+            for (mode, about) in MODES {
                 bench.driver.say(&format!("{} VM(s), {cpus} processor(s), {about}", crate::human::count(vms.into())));
                 let common = ["--path", "/", "--seed", &seed, "--duration", &duration, "--timeout", "30000"];
-                let load = session.load(&[&common[..], how].concat())?;
+                let how = if mode == "kept" {
+                    kept(vms)
+                } else {
+                    ["--new-connections", "--targets", "random", "--connections=64"]
+                };
+                let load = session.load(&[&common[..], &how].concat())?;
                 samples.push(Sample { cpus, vms, mode, load });
             }
             session.end()?;
@@ -90,6 +90,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         figures: figures(&samples, &works),
         failures: samples.iter().filter_map(trouble).collect(),
         plot: Some(plot(&samples)),
+        table: Vec::new(),
         samples: json!({ "http": &samples, "work": &works }),
     })
 }
@@ -137,7 +138,7 @@ fn figures(samples: &[Sample], works: &[Work]) -> Vec<Measure> {
     let mut figures = Vec::new();
     for sample in samples {
         let Sample { cpus, vms, mode, load } = sample;
-        let about = MODES.iter().find(|(name, ..)| name == mode).map_or("", |(_, about, _)| about);
+        let about = MODES.iter().find(|(name, _)| name == mode).map_or("", |(_, about)| about);
         let vms_of = crate::human::count((*vms).into());
         let (name, about) =
             (format!("{mode}_cpus{cpus}_{vms}"), format!("{vms_of} VM(s), {cpus} processor(s), {about}"));
@@ -168,7 +169,7 @@ fn figures(samples: &[Sample], works: &[Work]) -> Vec<Measure> {
 fn plot(samples: &[Sample]) -> Figure {
     let mut cpus: Vec<u32> = samples.iter().map(|sample| sample.cpus).collect();
     cpus.dedup();
-    let panel = |(mode, about, _): (&str, &str, &[&str])| Panel {
+    let panel = |(mode, about): (&str, &str)| Panel {
         title: format!("Throughput, {about}"),
         x_label: "VMs".to_owned(),
         x_kind: Kind::Decades,
