@@ -33,6 +33,8 @@ impl Answer {
             ["park", vms, ..] if vms != "all" && !vms.contains('-') => at_once("parked vm "),
             ["park", ..] => Self { begins: "parked ", late_error: Some("park: ") },
             ["churn", ..] => Self { begins: "churn {", late_error: Some("churn: ") },
+            ["storm", ..] => Self { begins: "storm {", late_error: Some("storm: ") },
+            ["race", ..] => Self { begins: "race {", late_error: Some("race: ") },
             ["down", ..] => at_once("going down"),
             _ => at_once("\n"),
         }

@@ -6,7 +6,7 @@ use crate::fleet::Fleet;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use virtual_isa::PAGE_SIZE;
-use virtual_isa::bundle::{Bundle, EntryKind, MAX_ENTRIES, MachinePlan, Plan, ServicePlan, encode_header};
+use virtual_isa::bundle::{Bundle, EntryKind, GroupPlan, MAX_ENTRIES, MachinePlan, Plan, ServicePlan, encode_header};
 use virtual_isa::image::Image;
 
 /// Entries before the images: the machine's and the plan.
@@ -100,7 +100,12 @@ fn machine_plan(fleet: &Fleet) -> Result<Vec<u8>> {
 
 fn launch_plan(fleet: &Fleet, name: &str, entries: &[u32]) -> Result<Vec<u8>> {
     let nr_services = u32::try_from(fleet.services.len()).unwrap_or(u32::MAX);
-    let mut bytes = serialize(&Plan { power_off_when_done: fleet.power_off_when_done, nr_services, name })?;
+    let nr_groups = u32::try_from(fleet.groups.len()).unwrap_or(u32::MAX);
+    let header = Plan { power_off_when_done: fleet.power_off_when_done, nr_groups, nr_services, name };
+    let mut bytes = serialize(&header)?;
+    for group in &fleet.groups {
+        bytes.extend(serialize(&GroupPlan { name: &group.name, processor: group.processor })?);
+    }
     for (service, &entry) in fleet.services.iter().zip(entries) {
         bytes.extend(serialize(&ServicePlan {
             name: &service.name,
@@ -110,6 +115,7 @@ fn launch_plan(fleet: &Fleet, name: &str, entries: &[u32]) -> Result<Vec<u8>> {
             memory_pages: service.memory_pages,
             minimum_pages: service.minimum_pages,
             shares: service.shares,
+            terms: service.terms,
             arguments: &service.arguments,
         })?);
     }
@@ -124,8 +130,12 @@ fn serialize<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::fleet::Service;
+    use crate::fleet::terms::Group;
     use crate::swap::Swap;
+    use virtual_isa::gate::{ClassTerms, ProcessorTerms};
     use virtual_isa::network::Network;
+
+    const BUSY: ProcessorTerms = ProcessorTerms { shares: 7, reservation_ppm: 250_000, limit_ppm: 1_500_000 };
 
     fn service(name: &str, image: &Path, first_vm: u32) -> Service {
         Service {
@@ -136,6 +146,7 @@ mod tests {
             memory_pages: 1024,
             minimum_pages: first_vm,
             shares: 100,
+            terms: ClassTerms { frames_per_s: first_vm, ..ClassTerms::DEFAULT },
             arguments: "body=1".into(),
         }
     }
@@ -157,6 +168,7 @@ mod tests {
             swap: Some(Swap { bytes: 4 << 30, iops: None }),
             power_off_when_done: true,
             network: Network::default(),
+            groups: ["red", "blue"].map(|name| Group { name: name.into(), processor: BUSY }).into(),
             services: vec![service("a", &web, 1), service("b", &echo, 11), service("c", &web, 21)],
         };
         let bytes = encode(&fleet, "demo", &supervisor).unwrap();
@@ -177,11 +189,16 @@ mod tests {
         assert_eq!((machine.supervisor_pages, machine.swap_pages), (1024 + 30 / 8, 1 << 20));
         assert!(machine.seed != [0; 32] && machine.written_ns > 1_700_000_000_000_000_000);
         let (plan, mut rest) = postcard::take_from_bytes::<Plan<'_>>(bundle.entry(1).unwrap().bytes).unwrap();
-        assert_eq!(plan, Plan { power_off_when_done: true, nr_services: 3, name: "demo" });
+        assert_eq!(plan, Plan { power_off_when_done: true, nr_groups: 2, nr_services: 3, name: "demo" });
+        for name in ["red", "blue"] {
+            let (group, next) = postcard::take_from_bytes::<GroupPlan<'_>>(rest).unwrap();
+            assert_eq!(group, GroupPlan { name, processor: BUSY });
+            rest = next;
+        }
         let mut found = Vec::new();
         while !rest.is_empty() {
             let (service, next) = postcard::take_from_bytes::<ServicePlan<'_>>(rest).unwrap();
-            found.push((service.name, service.entry, service.first_vm, service.minimum_pages));
+            found.push((service.name, service.entry, service.first_vm, service.terms.frames_per_s));
             rest = next;
         }
         assert_eq!(found, [("a", 3, 1, 1), ("b", 4, 11, 11), ("c", 3, 21, 21)]);
@@ -202,6 +219,7 @@ mod tests {
             swap: None,
             power_off_when_done: false,
             network: Network::default(),
+            groups: Vec::new(),
             services: vec![service("a", &file, 1)],
         };
         let message = encode(&fleet, "demo", &file).unwrap_err().to_string();

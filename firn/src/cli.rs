@@ -98,7 +98,8 @@ pub enum Command {
     },
     /// Give the supervisor a command, and print its answer when it is done.
     ///
-    /// Its commands: status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], churn FIRST COUNT, down.
+    /// Its commands: status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], churn FIRST COUNT,
+    /// storm FIRST COUNT SECONDS, race FIRST-LAST SECONDS, down.
     Ask {
         /// Which machine.
         #[command(flatten)]

@@ -8,14 +8,18 @@ use crate::swap::Swap;
 use serde::Deserialize;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use terms::{Group, RawGroup};
 use toml::Spanned;
+use virtual_isa::gate::ClassTerms;
 use virtual_isa::image::Image;
 use virtual_isa::limits::{MAX_ARGUMENT_BYTES, MAX_MEMORY_PAGES, MAX_VMS, MIN_MEMORY_PAGES};
 use virtual_isa::network::{Network, NetworkError};
 use virtual_isa::{PAGE_SIZE, image::ImageError};
 
 mod machine;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +50,8 @@ pub struct Fleet {
     pub power_off_when_done: bool,
     /// The addresses.
     pub network: Network,
+    /// The groups of services, in order.
+    pub groups: Vec<Group>,
     /// The services, in order; VMs are numbered from 1 on through all of them.
     pub services: Vec<Service>,
 }
@@ -67,6 +73,8 @@ pub struct Service {
     pub minimum_pages: u32,
     /// Weight of each.
     pub shares: u32,
+    /// On what other terms each shares the machine.
+    pub terms: ClassTerms,
     /// Arguments of each.
     pub arguments: String,
 }
@@ -122,6 +130,8 @@ struct RawFleet {
     machine: Option<machine::RawMachine>,
     network: Option<RawNetwork>,
     #[serde(default)]
+    group: Vec<Spanned<RawGroup>>,
+    #[serde(default)]
     service: Vec<Spanned<RawService>>,
 }
 
@@ -143,6 +153,11 @@ struct RawService {
     memory: Spanned<String>,
     minimum: Option<Spanned<String>>,
     shares: Option<Spanned<u32>>,
+    group: Option<Spanned<String>>,
+    reservation: Option<Spanned<String>>,
+    limit: Option<Spanned<String>>,
+    frames_per_s: Option<u32>,
+    bytes_per_s: Option<Spanned<String>>,
     args: Option<Spanned<String>>,
 }
 
@@ -182,9 +197,9 @@ impl Source<'_> {
         } else if message.starts_with("duplicate") {
             "give each key once; `swap-iops` and `swap_iops` are the same".to_owned()
         } else if message.starts_with("missing field") {
-            "add that key; a service needs name, image, count and memory".to_owned()
+            "add that key; a service needs name, image, count and memory, a group a name".to_owned()
         } else {
-            "sizes, addresses and arguments are strings in quotes; counts and shares are whole numbers".to_owned()
+            "sizes, percentages, addresses and arguments are strings in quotes; counts, shares and frames are whole numbers".to_owned()
         };
         self.error(at, key, message, remedy)
     }
@@ -219,11 +234,12 @@ impl Fleet {
                 "add a [[service]] with name, image, count and memory",
             ));
         }
+        let groups = terms::read_groups(&source, &raw.group)?;
         let counts = read_counts(&source, &raw.service, &overrides.counts)?;
         check_addresses(&source, &network, &raw.service, &counts)?;
         let mut next_vm = 1;
         for (service, count) in raw.service.iter().zip(counts) {
-            let service = read_service(&source, project, service.get_ref(), next_vm, count)?;
+            let service = read_service(&source, project, service.get_ref(), &groups, next_vm..next_vm + count)?;
             if services.iter().any(|s: &Service| s.name == service.name) {
                 let at = raw.service[services.len()].get_ref().name.span().start;
                 let field = format!("service {:?}: name", service.name);
@@ -237,6 +253,7 @@ impl Fleet {
             next_vm += service.count;
             services.push(service);
         }
+        terms::check_classes(&source, services.iter().map(|service| &service.terms))?;
         Ok(Self {
             file: file.to_path_buf(),
             memory_bytes: machine::read_memory(&source, &machine, overrides)?,
@@ -244,6 +261,7 @@ impl Fleet {
             swap: machine::read_swap(&source, &machine, overrides)?,
             power_off_when_done: machine.power_off_when_done.unwrap_or(false),
             network,
+            groups,
             services,
         })
     }
@@ -331,8 +349,8 @@ fn read_service(
     source: &Source<'_>,
     project: &Project,
     raw: &RawService,
-    first_vm: u32,
-    count: u32,
+    groups: &[Group],
+    vms: Range<u32>,
 ) -> Checked<Service> {
     let name = raw.name.get_ref();
     let field = |key: &str| format!("service {name:?}: {key}");
@@ -343,11 +361,8 @@ fn read_service(
     let memory_pages = read_memory(source, &raw.memory, &field("memory"))?;
     let minimum_pages = read_minimum(source, raw.minimum.as_ref(), memory_pages, &field("minimum"))?;
     let image = read_image(source, project, raw, memory_pages)?;
-    let shares = raw.shares.as_ref().map_or(DEFAULT_SHARES, |s| *s.get_ref());
-    if shares == 0 {
-        let at = raw.shares.as_ref().map_or(0, |s| s.span().start);
-        return Err(source.error(at, &field("shares"), "zero shares would never run", "give 1 or more; 100 is usual"));
-    }
+    let shares = terms::read_shares(source, raw.shares.as_ref(), &field("shares"))?;
+    let terms = terms::read_terms(source, raw, groups)?;
     let arguments = raw.args.as_ref().map_or("", |a| a.get_ref().as_str());
     if arguments.len() > MAX_ARGUMENT_BYTES {
         let at = raw.args.as_ref().map_or(0, |a| a.span().start);
@@ -355,7 +370,8 @@ fn read_service(
         return Err(source.error(at, &field("args"), problem, format!("at most {MAX_ARGUMENT_BYTES} are allowed")));
     }
     let arguments = arguments.to_owned();
-    Ok(Service { name: name.clone(), image, first_vm, count, memory_pages, minimum_pages, shares, arguments })
+    let (first_vm, count) = (vms.start, vms.end - vms.start);
+    Ok(Service { name: name.clone(), image, first_vm, count, memory_pages, minimum_pages, shares, terms, arguments })
 }
 
 fn read_memory(source: &Source<'_>, raw: &Spanned<String>, field: &str) -> Checked<u32> {

@@ -106,6 +106,21 @@ pub struct ServiceRecord {
     pub minimum_bytes: u64,
     /// Weight of each.
     pub shares: u32,
+    /// The name of their group.
+    #[serde(default)]
+    pub group: String,
+    /// Processor time that is kept for each, in millionths of one processor.
+    #[serde(default)]
+    pub reservation_ppm: u32,
+    /// Processor time each has at most; 0 for no limit.
+    #[serde(default)]
+    pub limit_ppm: u32,
+    /// Frames each may send in a second; 0 for no limit.
+    #[serde(default)]
+    pub frames_per_s: u32,
+    /// Bytes of frames each may send in a second; 0 for no limit.
+    #[serde(default)]
+    pub bytes_per_s: u32,
     /// Arguments of each.
     pub arguments: String,
 }

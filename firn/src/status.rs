@@ -105,7 +105,8 @@ pub fn host(machine: &Machine) -> Value {
 /// The services of a machine, for people.
 #[must_use]
 pub fn services(machine: &Machine) -> String {
-    let mut rows = vec![["SERVICE", "VMS", "FIRST", "ADDRESSES", "MEMORY", "SHARES"].map(String::from).to_vec()];
+    let mut rows =
+        vec![["SERVICE", "VMS", "FIRST", "ADDRESSES", "MEMORY", "GROUP", "SHARES"].map(String::from).to_vec()];
     for service in &machine.record.services {
         let last = service.first_vm + service.count - 1;
         let last_address = Ipv4Addr::from(machine.record.network.ipv4_of(last));
@@ -119,6 +120,7 @@ pub fn services(machine: &Machine) -> String {
             service.first_vm.to_string(),
             addresses,
             size::format(service.memory_bytes),
+            service.group.clone(),
             service.shares.to_string(),
         ]);
     }

@@ -3,7 +3,7 @@
 use crate::accel::{self, Choice, Wish};
 use crate::builder::SUPERVISOR;
 use crate::error::{Error, Result};
-use crate::fleet::{Fleet, Overrides};
+use crate::fleet::{Fleet, Overrides, terms};
 use crate::logs::{SUPERVISOR_SYMBOLS, Symbolizer, Tail, service_symbols};
 use crate::machine::{self, Machine, Process, Record, ServiceRecord, ending, files, write_json};
 use crate::project::{Project, check_name};
@@ -204,6 +204,11 @@ fn service_record(fleet: &Fleet, service: &crate::fleet::Service) -> ServiceReco
         memory_bytes: u64::from(service.memory_pages) * PAGE_SIZE as u64,
         minimum_bytes: u64::from(service.minimum_pages) * PAGE_SIZE as u64,
         shares: service.shares,
+        group: terms::group_name(&fleet.groups, service.terms.group).to_owned(),
+        reservation_ppm: service.terms.reservation_ppm,
+        limit_ppm: service.terms.limit_ppm,
+        frames_per_s: service.terms.frames_per_s,
+        bytes_per_s: service.terms.bytes_per_s,
         arguments: service.arguments.clone(),
     }
 }

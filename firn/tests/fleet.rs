@@ -8,8 +8,18 @@ use std::collections::HashSet;
 
 #[test]
 fn a_small_fleet_lives_from_up_to_down() {
+    live(1);
+}
+
+#[test]
+fn a_small_fleet_lives_on_two_processors() {
+    live(2);
+}
+
+fn live(cpus: u32) {
     let bench = Bench::new();
-    let up = bench.up(&bench.web(5), &["--name", "life"]);
+    let up = bench.up(&bench.web(5), &["--name", "life", "--cpus", &cpus.to_string()]);
+    assert_eq!(up["cpus"], cpus);
     assert_eq!((&up["vms"], &up["accel"], &up["state"]), (&5.into(), &"tcg".into(), &"up".into()));
     assert_eq!(up["services"][0]["first_ipv4"], "10.65.0.1");
 
@@ -39,6 +49,30 @@ fn a_small_fleet_lives_from_up_to_down() {
     assert!(!std::path::Path::new(&format!("/proc/{holder}/ns/net")).exists(), "the namespace is gone");
     assert!(bench.firn(["logs", "--name", "life"]).expect(0).out.contains("5 VMs started"), "the log is kept");
     bench.firn(["down", "--name", "life"]).expect(2);
+}
+
+#[test]
+fn services_run_on_their_terms() {
+    let bench = Bench::new();
+    let file = bench.fleet(
+        "[[group]]\nname = \"red\"\nshares = 50\nreservation = \"20%\"\nlimit = \"1600%\"\n\
+             [[service]]\nname = \"web\"\nimage = \"web\"\ncount = 2\nmemory = \"4M\"\n\
+             [[service]]\nname = \"inner\"\nimage = \"web\"\ncount = 1\nmemory = \"4M\"\ngroup = \"red\"\n\
+             reservation = \"5%\"\nlimit = \"50%\"\nframes_per_s = 100000\nbytes_per_s = \"100M\"\n",
+    );
+    let up = bench.up(&file, &[]);
+    let [web, inner] = [0, 1].map(|n| &up["services"][n]);
+    assert_eq!((&web["group"], &web["limit_ppm"]), (&"default".into(), &0.into()), "{web}");
+    assert_eq!((&inner["group"], &inner["reservation_ppm"]), (&"red".into(), &50_000.into()), "{inner}");
+    assert_eq!((&inner["limit_ppm"], &inner["bytes_per_s"]), (&500_000.into(), &(100 << 20).into()), "{inner}");
+    let terms = |vm: &str| {
+        let vm = bench.firn(["inspect", vm, "--format", "json"]).expect(0).json();
+        (vm["class"].as_u64().unwrap(), vm["group"].as_str().unwrap().to_owned())
+    };
+    assert_eq!([terms("0").1, terms("2").1], ["supervisor", "default"]);
+    assert_eq!((terms("2").0, terms("3")), (0, (1, "red".to_owned())));
+    assert_eq!(bench.fetch("default", "http://10.65.0.3/").len(), 128);
+    assert_eq!(bench.firn(["down", "--format", "json"]).expect(0).json()["clean"], true);
 }
 
 #[test]

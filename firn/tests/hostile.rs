@@ -32,10 +32,16 @@ impl Aftermath {
     }
 }
 
-/// Runs all cases of an attack on one machine with a bystander, which is VM 1. The attackers follow.
+/// Runs all cases of an attack on a machine with a bystander, which is VM 1; the attackers follow. One machine has one
+/// processor, the next has two, which is the one that is returned.
 fn attack(image: &str, cases: &[Case]) -> Aftermath {
+    drop(attack_on(1, image, cases));
+    attack_on(2, image, cases)
+}
+
+fn attack_on(cpus: u32, image: &str, cases: &[Case]) -> Aftermath {
     let bench = Bench::new();
-    let mut text = "[machine]\nmemory = \"256M\"\n".to_owned();
+    let mut text = format!("[machine]\nmemory = \"256M\"\ncpus = {cpus}\n");
     let mut service = |name: &str, image: &str, arguments: &str| {
         text.push_str(&format!(
             "[[service]]\nname = {name:?}\nimage = {image:?}\ncount = 1\nmemory = \"2M\"\nargs = {arguments:?}\n"

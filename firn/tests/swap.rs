@@ -33,9 +33,18 @@ fn number(status: &Value, name: &str) -> u64 {
 
 #[test]
 fn vms_come_back_from_the_disk_as_they_were() {
+    come_back(1);
+}
+
+#[test]
+fn vms_come_back_from_the_disk_on_two_processors() {
+    come_back(2);
+}
+
+fn come_back(cpus: u32) {
     let bench = Bench::new();
     let text = format!(
-        "[machine]\nmemory = \"64M\"\nswap = \"256M\"\n[[service]]\nname = \"web\"\nimage = \"web\"\n\
+        "[machine]\nmemory = \"64M\"\ncpus = {cpus}\nswap = \"256M\"\n[[service]]\nname = \"web\"\nimage = \"web\"\n\
          count = {VMS}\nmemory = \"4M\"\n"
     );
     let up = bench.up(&bench.fleet(&text), &[]);

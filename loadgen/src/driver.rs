@@ -140,7 +140,14 @@ impl<'a> Session<'a> {
 
     fn start(driver: &'a Driver<'a>, fleet: &Fleet, file: &Path) -> Result<Self, Failure> {
         write(file, fleet.to_toml(&format!("loadgen {}", driver.firn.name)).as_bytes())?;
-        let mut running = Running::start(driver.firn, file, if fleet.icount { &["--icount"] } else { &[] })?;
+        let mut options = Vec::new();
+        if fleet.icount {
+            options.push("--icount");
+        }
+        if !fleet.kernel_options.is_empty() {
+            options.extend(["--kernel-options", &fleet.kernel_options]);
+        }
+        let mut running = Running::start(driver.firn, file, &options)?;
         let machine = running.wait_for_emulator()?;
         Ok(Self { driver, running, machine, up: Value::Null, vms: fleet.vms })
     }
@@ -172,6 +179,28 @@ impl<'a> Session<'a> {
     /// If the load cannot be driven. Requests that fail are in the report.
     pub fn load(&self, arguments: &[&str]) -> Result<HttpReport, Failure> {
         self.driver.finish(self.driver.load(self.first().0, self.vms, arguments)?)
+    }
+
+    /// Gives the supervisor a command that goes on meanwhile. Waiting for the task's end gives its answer.
+    ///
+    /// # Errors
+    /// If `firn` cannot be started.
+    pub fn ask_meanwhile(&self, words: &[&str], seconds: u32) -> Result<Task, Failure> {
+        let firn = &self.driver.firn;
+        let timeout = seconds.max(1).to_string();
+        let arguments = [&["ask", "--name", firn.name, "--timeout", &timeout], words].concat();
+        Task::start("firn ask", &mut firn.command(&arguments))
+    }
+
+    /// State and counters of a VM.
+    ///
+    /// # Errors
+    /// If the supervisor does not answer.
+    pub fn inspect(&self, vm: u32) -> Result<Value, Failure> {
+        let firn = &self.driver.firn;
+        let output = firn.run(&["inspect", &vm.to_string(), "--name", firn.name, "--format", "json"])?;
+        serde_json::from_slice(&output)
+            .map_err(|error| Failure::failed(format!("firn inspect answers what is not understood: {error}")))
     }
 
     /// Gives the supervisor a command whose effort follows the number of VMs, and returns what it answers.

@@ -25,6 +25,12 @@ pub struct Fleet {
     pub icount: bool,
     /// What the VMs are given as arguments.
     pub arguments: String,
+    /// The group they are in. Groups have equal weights.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Options of the kernel.
+    #[serde(default)]
+    pub kernel_options: String,
     /// Other VMs on the machine, numbered after those.
     #[serde(default)]
     pub neighbours: Vec<Neighbours>,
@@ -41,6 +47,9 @@ pub struct Neighbours {
     pub vms: u32,
     /// Weight of each.
     pub shares: u32,
+    /// The group they are in.
+    #[serde(default)]
+    pub group: Option<String>,
     /// Their arguments.
     pub arguments: String,
 }
@@ -62,6 +71,8 @@ impl Fleet {
             vm_memory: "4M".to_owned(),
             icount: false,
             arguments: "body=128".to_owned(),
+            group: None,
+            kernel_options: String::new(),
             neighbours: Vec::new(),
         }
     }
@@ -78,16 +89,26 @@ impl Fleet {
         if let Some(iops) = self.swap_iops {
             let _ = writeln!(text, "swap-iops = {iops}");
         }
-        let mut service = |name: &str, image: &str, vms: u32, shares: u32, arguments: &str| {
+        let mut groups: Vec<&str> = Vec::new();
+        for group in core::iter::once(&self.group).chain(self.neighbours.iter().map(|other| &other.group)).flatten() {
+            if !groups.contains(&group.as_str()) {
+                groups.push(group);
+                let _ = write!(text, "\n[[group]]\nname = \"{group}\"\n");
+            }
+        }
+        let mut service = |name: &str, image: &str, vms: u32, shares: u32, group: Option<&str>, arguments: &str| {
             let _ = write!(
                 text,
                 "\n[[service]]\nname = \"{name}\"\nimage = \"{image}\"\ncount = {vms}\nmemory = \"{vm_memory}\"\n\
                  shares = {shares}\nargs = \"{arguments}\"\n"
             );
+            if let Some(group) = group {
+                let _ = writeln!(text, "group = \"{group}\"");
+            }
         };
-        service(image, image, *vms, DEFAULT_SHARES, arguments);
+        service(image, image, *vms, DEFAULT_SHARES, self.group.as_deref(), arguments);
         for other in &self.neighbours {
-            service(&other.name, &other.image, other.vms, other.shares, &other.arguments);
+            service(&other.name, &other.image, other.vms, other.shares, other.group.as_deref(), &other.arguments);
         }
         text
     }
@@ -110,12 +131,15 @@ mod tests {
             image: "attack".to_owned(),
             vms,
             shares: 7,
+            group: Some("red".to_owned()),
             arguments: "mode=spin".to_owned(),
         };
         fleet.neighbours = vec![neighbours("one", 3), neighbours("two", 4)];
         let text = fleet.to_toml("loadgen bench");
         let services: Vec<&str> = text.split("[[service]]").skip(1).collect();
         assert_eq!(services.len(), 3, "{text}");
+        assert!(services[2].contains("group = \"red\"") && !services[0].contains("group"), "{text}");
+        assert_eq!(text.matches("[[group]]\nname = \"red\"\n").count(), 1, "{text}");
         assert!(services[0].contains("count = 7") && services[2].contains("name = \"two\""), "{text}");
         assert!(
             services[2].contains("image = \"attack\"\ncount = 4\n") && services[2].contains("shares = 7\n"),

@@ -51,6 +51,95 @@ fn a_machine_that_does_not_end_well_fails_the_run() {
     assert_eq!(json_in(&stage.path("out/density.json"))["ok"], false);
 }
 
+/// The figure of that name in a report.
+fn figure(report: &serde_json::Value, name: &str) -> serde_json::Value {
+    let figures = report["figures"].as_array().unwrap();
+    figures.iter().find(|figure| figure["name"] == name).unwrap_or_else(|| panic!("{name} in {figures:?}")).clone()
+}
+
+fn few(vms: u8) -> Stage {
+    Stage::new(&(1..=vms).map(|vm| Behaviour::Good(vm.into())).collect::<Vec<_>>(), &[])
+}
+
+#[test]
+fn isolation_compares_every_attack_with_the_victim_alone() {
+    let stage = few(1);
+    let (status, summary, complaints) = run(&stage, "isolation", &["--quick", "--seconds", "0.2"]);
+    assert_eq!((status, complaints.as_str()), (0, ""), "{summary}");
+    let report = json_in(&stage.path("out/isolation.json"));
+    let sample = &report["samples"][0];
+    assert_eq!(sample.as_array().unwrap().len(), 11);
+    assert_eq!(sample[9]["storm"], "storm {\"first\":2,\"count\":200,\"rounds\":7,\"created\":1400}");
+    assert_eq!(
+        (&sample[0]["paced"]["config"]["rate"], &sample[0]["pushed"]["config"]["loop"]),
+        (&200.0.into(), &"closed".into())
+    );
+    let alone = figure(&report, "alone_p99_ms")["value"].as_f64().unwrap();
+    let budget = figure(&report, "all_p99_ms")["budget"]["at_most"].as_f64().unwrap();
+    assert!((budget - (1.5 * alone + 4.0)).abs() < 1e-9, "{budget} of {alone}");
+    let per_s = figure(&report, "alone_per_s")["value"].as_f64().unwrap();
+    let share = figure(&report, "spin_per_s")["budget"]["at_least"].as_f64().unwrap();
+    assert!((share - per_s / 2.0).abs() < 1e-9, "{share} of {per_s}");
+    assert!(summary.lines().any(|line| line.trim().starts_with("1,000 VMs that wake every 100 ms ")), "{summary}");
+    let fleet = std::fs::read_to_string(stage.path("out/isolation.toml")).unwrap();
+    assert!(fleet.contains("name = \"victim\"") && fleet.contains("group = \"attackers\""), "{fleet}");
+    let svg = std::fs::read_to_string(stage.path("out/isolation.svg")).unwrap();
+    assert!(svg.contains(">instruct<") && svg.contains(">p99 budget<"), "the attacks have names");
+}
+
+#[test]
+fn fairness_races_on_one_processor_and_on_two() {
+    let stage = few(1);
+    let (status, summary, complaints) = run(&stage, "fairness", &["--vms", "3"]);
+    assert_eq!((status, complaints.as_str()), (0, ""), "{summary}");
+    let report = json_in(&stage.path("out/fairness.json"));
+    for name in ["jain_time_cpus1_1s", "jain_frames_cpus1_1s", "jain_time_cpus2_1s", "jain_frames_cpus2_1s"] {
+        assert_eq!(figure(&report, name)["value"], 0.995, "{name}");
+    }
+    assert_eq!(figure(&report, "time_cpus1_weight1")["value"], 3.0);
+    assert!(!summary.contains("MISSED"), "{summary}");
+    let asked: Vec<_> = stage.whole_diary().into_iter().filter(|line| line.contains(" race ")).collect();
+    assert!(asked.len() == 4 && asked[0].ends_with("race 2-4 5"), "{asked:?}");
+    let (status, _, complaints) = run(&stage, "fairness", &["--vms", "2"]);
+    assert!(status == 2 && complaints.contains("give 3 or more"), "{complaints}");
+}
+
+#[test]
+fn ablation_boots_each_kernel_with_its_words() {
+    let stage = few(3);
+    let (status, summary, complaints) = run(&stage, "ablation", &["--vms", "3", "--seconds", "0.2"]);
+    assert_eq!((status, complaints.as_str()), (0, ""), "{summary}");
+    let ups: Vec<_> = stage.whole_diary().into_iter().filter(|line| line.starts_with("up ")).collect();
+    let with = |word: &str| ups.iter().filter(|up| up.ends_with(&format!("--kernel-options {word}"))).count();
+    assert_eq!((ups.len(), with("batching=off"), with("idle-timeout=off")), (6, 2, 2), "{ups:?}");
+    let report = json_in(&stage.path("out/ablation.json"));
+    let [whole, without] =
+        ["whole_3_per_s", "unbatched_3_per_s"].map(|n| figure(&report, n)["value"].as_f64().unwrap());
+    let ratio = figure(&report, "unbatched_3_ratio")["value"].as_f64().unwrap();
+    assert!((ratio - without / whole).abs() < 1e-9 && whole > 0.0, "{ratio}");
+    assert!(stage.path("out/ablation.svg").exists());
+}
+
+#[test]
+fn scale_measures_work_and_requests_on_one_processor_and_on_two() {
+    let stage = few(3);
+    let (status, summary, complaints) = run(&stage, "scale", &["--vms", "3", "--seconds", "0.2"]);
+    assert_eq!((status, complaints.as_str()), (0, ""), "{summary}");
+    let report = json_in(&stage.path("out/scale.json"));
+    for mode in ["new", "kept"] {
+        let [one, two] =
+            [1, 2].map(|cpus| figure(&report, &format!("{mode}_cpus{cpus}_3_per_s"))["value"].as_f64().unwrap());
+        let gain = figure(&report, &format!("{mode}_cpus2_3_gain"))["value"].as_f64().unwrap();
+        assert!(one > 0.0 && (gain - two / one).abs() < 1e-9, "{gain}");
+    }
+    // The stage's VMs do a piece of work each millisecond, eight of them.
+    let work = figure(&report, "work_cpus1")["value"].as_f64().unwrap();
+    assert!((4000.0..16_000.0).contains(&work), "{work}");
+    assert_eq!(figure(&report, "work_gain")["budget"]["at_least"], 1.8);
+    let svg = std::fs::read_to_string(stage.path("out/scale.svg")).unwrap();
+    assert!(svg.contains("Throughput, kept connections"));
+}
+
 #[test]
 fn scenarios_are_listed() {
     let output = Command::new(env!("CARGO_BIN_EXE_loadgen")).args(["bench", "list"]).output().unwrap();
@@ -58,6 +147,9 @@ fn scenarios_are_listed() {
     let list = text(&output.stdout);
     assert!(list.lines().any(|line| line.starts_with("density ")), "{list}");
     assert!(list.lines().any(|line| line.starts_with("overcommit ")), "{list}");
+    for name in ["ablation", "fairness", "isolation", "scale", "switch"] {
+        assert!(list.lines().any(|line| line.starts_with(name)), "{name} in {list}");
+    }
 }
 
 #[test]

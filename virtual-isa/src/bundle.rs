@@ -13,6 +13,7 @@
 //! The first image in it is the supervisor's. The kernel reads only the table and the machine entry; what the
 //! plan means is between whoever wrote the bundle and the supervisor VM.
 
+use crate::gate::{ClassTerms, ProcessorTerms};
 use crate::limits::MAX_NAME_BYTES;
 use crate::network::Network;
 use core::fmt;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub const BUNDLE_MAGIC: u64 = u64::from_le_bytes(*b"firnbndl");
 
 /// Version of the bundle's encoding.
-pub const BUNDLE_VERSION: u32 = 1;
+pub const BUNDLE_VERSION: u32 = 2;
 
 /// Bytes before the entries.
 pub const HEADER_BYTES: usize = 32;
@@ -90,10 +91,25 @@ pub struct Plan<'a> {
     /// Whether the machine powers off when the last VM of the plan has ended: with status 0 if all ended
     /// cleanly, else 1.
     pub power_off_when_done: bool,
-    /// Number of services: the entry holds this record, then that many [`ServicePlan`]s, one after the other.
+    /// Number of groups: the entry holds this record, then that many [`GroupPlan`]s, one after the other.
+    pub nr_groups: u32,
+    /// Number of services: behind the groups come that many [`ServicePlan`]s.
     pub nr_services: u32,
     /// Name of the fleet, for the log.
     pub name: &'a str,
+}
+
+/// Number of a plan's first group; the others follow in their order. Group 0 is the supervisor's, group 1 that of VMs
+/// of which nothing is said.
+pub const FIRST_PLANNED_GROUP: u32 = 2;
+
+/// One group of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlan<'a> {
+    /// Its name, unique among the groups.
+    pub name: &'a str,
+    /// Its part of the processors.
+    pub processor: ProcessorTerms,
 }
 
 /// One service of a plan: `count` VMs of one image.
@@ -113,6 +129,8 @@ pub struct ServicePlan<'a> {
     pub minimum_pages: u32,
     /// Weight of each when it competes for the machine.
     pub shares: u32,
+    /// On what other terms each shares the machine. Services with the same terms are of one class.
+    pub terms: ClassTerms,
     /// Arguments of each.
     pub arguments: &'a str,
 }
@@ -345,7 +363,7 @@ mod tests {
             bytes
         };
         assert_eq!(refused(&with(0, 0)), E::BadMagic);
-        assert_eq!(refused(&with(8, 2)), E::BadVersion(2));
+        assert_eq!(refused(&with(8, 1)), E::BadVersion(1));
         assert_eq!(refused(&with(12, 0)), E::BadEntryCount(0));
         assert_eq!(refused(&with(14, 1)), E::BadEntryCount(65_538));
         assert_eq!(refused(&with(40, 9)), E::BadChecksum);

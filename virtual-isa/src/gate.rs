@@ -140,6 +140,11 @@ pub struct ClassTerms {
     pub bytes_per_s: u32,
 }
 
+impl ClassTerms {
+    /// The terms of class 0: in the group of VMs of which nothing is said, with neither reservation nor limits.
+    pub const DEFAULT: Self = Self { group: 1, reservation_ppm: 0, limit_ppm: 0, frames_per_s: 0, bytes_per_s: 0 };
+}
+
 /// What the kernel tells the supervisor: one record of the completion ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message<'a> {

@@ -11,6 +11,9 @@ use libos::arguments::{BadArgument, parse_or};
 use libos::net::{self, UdpSocket};
 use libos::time::{Duration, Instant, sleep_until};
 
+/// Where large datagrams go if nothing else is said: the host, in a network of which nothing is said.
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
+
 /// Port that is flooded: nobody listens there.
 const PORT: u16 = 9;
 
@@ -25,6 +28,9 @@ const BURST: u32 = 64;
 
 /// Bytes that are touched page by page.
 const TOUCHED: usize = 2 << 20;
+
+/// Steps of a piece of work: milliseconds.
+const PIECE: u32 = 1_000_000;
 
 /// What an attacker takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +49,15 @@ pub enum Mode {
     Fault,
     /// Virtual instructions that do nothing.
     Instruct,
+    /// The processor too: it computes, and executes a virtual instruction for each piece of work that it has done, so
+    /// that these can be counted.
+    Work,
     /// Timers: it sleeps until a time that has passed.
     Past,
 }
 
 /// All of them, by name.
-const MODES: [(&str, Mode); 8] = [
+const MODES: [(&str, Mode); 9] = [
     ("spin", Mode::Spin),
     ("wake", Mode::Wake),
     ("storm", Mode::Storm),
@@ -57,6 +66,7 @@ const MODES: [(&str, Mode); 8] = [
     ("fault", Mode::Fault),
     ("instruct", Mode::Instruct),
     ("past", Mode::Past),
+    ("work", Mode::Work),
 ];
 
 impl FromStr for Mode {
@@ -109,6 +119,7 @@ pub async fn run() -> Result<(), Error> {
     let period = Duration::from_millis(parse_or("period_ms", 100u64)?.max(1));
     match mode {
         Mode::Spin => spin(),
+        Mode::Work => work(),
         Mode::Wake => wake(Instant::now(), period).await,
         // The clock is the machine's: multiples of the period are the same instants for all.
         Mode::Storm => wake(next_multiple(Instant::now(), period), period).await,
@@ -116,7 +127,7 @@ pub async fn run() -> Result<(), Error> {
             let target = parse_or("target", Ipv4Addr::UNSPECIFIED)?;
             send(target, SMALL).await
         }
-        Mode::Send => send(Ipv4Addr::from(libos::registers().gateway_ipv4), LARGE).await,
+        Mode::Send => send(parse_or("target", HOST)?, LARGE).await,
         Mode::Fault => fault(),
         Mode::Instruct => instruct(),
         Mode::Past => past(),
@@ -126,7 +137,23 @@ pub async fn run() -> Result<(), Error> {
 fn spin() -> ! {
     let mut n = 0u64;
     loop {
-        n = core::hint::black_box(n.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1));
+        n = step(n);
+    }
+}
+
+/// A step of a computation whose end nobody can know beforehand.
+fn step(n: u64) -> u64 {
+    core::hint::black_box(n.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1))
+}
+
+#[cfg(firn_guest)]
+fn work() -> Result<(), Error> {
+    let mut n = 0;
+    loop {
+        for _ in 0..PIECE {
+            n = step(n);
+        }
+        libos::instruction::notify(libos::instruction::Devices::empty());
     }
 }
 
@@ -188,6 +215,12 @@ fn past() -> Result<(), Error> {
 #[cfg(not(firn_guest))]
 fn fault() -> Result<(), Error> {
     let _ = TOUCHED;
+    Err(Error::NoVm)
+}
+
+#[cfg(not(firn_guest))]
+fn work() -> Result<(), Error> {
+    let _ = PIECE;
     Err(Error::NoVm)
 }
 

@@ -1,11 +1,12 @@
-//! What the console asks: `status`, `memory`, `vm N`, `vm-memory N`, `park VMS [TIER]`, `churn FIRST COUNT`, `down`.
+//! What the console asks: `status`, `memory`, `vm N`, `vm-memory N`, `park VMS [TIER]`, `churn FIRST COUNT`,
+//! `storm FIRST COUNT SECONDS`, `race FIRST-LAST SECONDS`, `down`.
 //!
 //! Answers are single lines. What takes long is done in the background, one command at a time, and says when it is
 //! done; other questions are answered meanwhile.
 
 use crate::churn::{churn, spare_vms};
 use crate::crowd;
-use crate::{Machine, Office, STATUS_CLEAN, power_off, show};
+use crate::{Machine, Office, STATUS_CLEAN, power_off, race, show, storm};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
@@ -47,16 +48,25 @@ pub enum Command {
     Park(Vms, Tier),
     /// To create, start, park, wake, stop and destroy so many VMs from a number on, and say what that cost.
     Churn(u32, u32),
+    /// To do the same again and again, so many seconds long.
+    Storm(u32, u32, u32),
+    /// How evenly these come forward, so many seconds long.
+    Race(Range<u32>, u32),
     /// To power the machine off.
     Down,
 }
 
 /// All commands, for who mistypes.
-const USAGE: &str =
-    "there are status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], churn FIRST COUNT, down";
+const USAGE: &str = "there are status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], churn FIRST COUNT, \
+                     storm FIRST COUNT SECONDS, race FIRST-LAST SECONDS, down";
 
 fn number(word: &str) -> Result<u32, String> {
     word.parse().map_err(|_| format!("{word:?} is not the number of a VM"))
+}
+
+fn read_seconds(word: &str, most: u32) -> Result<u32, String> {
+    let seconds = word.parse().ok().filter(|seconds| (1..=most).contains(seconds));
+    seconds.ok_or_else(|| format!("{word:?}: give 1 to {most} seconds"))
 }
 
 impl Vms {
@@ -90,6 +100,17 @@ impl Command {
             ["churn", first, count] => {
                 let count = count.parse().map_err(|_| format!("{count:?} is not a number of VMs"))?;
                 Self::Churn(number(first)?, count)
+            }
+            ["storm", first, count, seconds] => {
+                let count = count.parse().map_err(|_| format!("{count:?} is not a number of VMs"))?;
+                Self::Storm(number(first)?, count, read_seconds(seconds, storm::MAX_SECONDS)?)
+            }
+            ["race", vms, seconds] => {
+                let vms = match Vms::parse(vms)? {
+                    Vms::Range(vms) if vms.end - vms.start <= race::MAX_RUNNERS => vms,
+                    _ => return Err(format!("{vms:?}: give FIRST-LAST, at most {} VMs", race::MAX_RUNNERS)),
+                };
+                Self::Race(vms, read_seconds(seconds, race::MAX_SECONDS)?)
             }
             _ => return Err(format!("unknown command {line:?}: {USAGE}")),
         })
@@ -156,6 +177,15 @@ pub async fn execute<M: Machine>(office: &Rc<Office<M>>, command: Command) -> Re
         Command::Churn(first, count) => {
             let vms = spare_vms(office, first, count)?;
             let work = async move |office: &Rc<Office<M>>| churn(office, vms).await;
+            return in_background(office, work).map(|()| None);
+        }
+        Command::Storm(first, count, seconds) => {
+            let vms = spare_vms(office, first, count)?;
+            let work = async move |office: &Rc<Office<M>>| storm::storm(office, vms, seconds).await;
+            return in_background(office, work).map(|()| None);
+        }
+        Command::Race(vms, seconds) => {
+            let work = async move |office: &Rc<Office<M>>| race::race(office, vms, seconds).await;
             return in_background(office, work).map(|()| None);
         }
         Command::Down => {
@@ -245,6 +275,8 @@ mod tests {
             ("park 7-7 memory", Park(Vms::Range(7..8), Tier::Memory)),
             ("park all disk", Park(Vms::All, Tier::Disk)),
             ("churn 1001 50", Churn(1001, 50)),
+            ("storm 1001 50 5", Storm(1001, 50, 5)),
+            ("race 2-1001 8", Race(2..1002, 8)),
             ("down", Down),
         ] {
             assert_eq!(Command::parse(line), Ok(command), "{line}");
@@ -270,6 +302,15 @@ mod tests {
             "churn 5",
             "churn 5 x",
             "churn all 5",
+            "storm 5 5",
+            "storm 5 5 0",
+            "storm 5 5 3601",
+            "race 5 5",
+            "race all 5",
+            "race 1-100001 5",
+            "race 1-5 0",
+            "race 1-5 9",
+            "race 1-5",
         ] {
             assert!(Command::parse(line).is_err(), "{line}");
         }

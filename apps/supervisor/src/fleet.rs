@@ -158,9 +158,16 @@ mod tests {
             memory_pages: 256,
             minimum_pages: 16,
             shares: 1,
+            class: 0,
             arguments: "".into(),
         };
-        Fleet::new(Plan { name: "default".into(), power_off_when_done, services: vec![Rc::new(web)] })
+        Fleet::new(Plan {
+            name: "default".into(),
+            power_off_when_done,
+            groups: vec![],
+            classes: vec![],
+            services: vec![Rc::new(web)],
+        })
     }
 
     fn start(fleet: &mut Fleet, count: u32) {

@@ -24,6 +24,12 @@ impl Object {
         self
     }
 
+    /// Adds what is JSON already.
+    #[must_use]
+    pub fn raw(self, name: &str, json: &str) -> Self {
+        self.number(name, json)
+    }
+
     /// Adds a string.
     #[must_use]
     pub fn string(mut self, name: &str, value: &str) -> Self {

@@ -11,7 +11,7 @@ use core::cell::RefCell;
 use core::fmt;
 use hashbrown::HashMap;
 use libos::gate::{Answer, Error, Operation};
-use virtual_isa::bundle::EntryKind;
+use virtual_isa::bundle::{EntryKind, FIRST_PLANNED_GROUP};
 use virtual_isa::limits::MAX_READ_BYTES;
 
 /// Failures of one service that are said one by one.
@@ -135,7 +135,8 @@ impl Queue {
 /// Creates and starts every VM of the plan, as many at a time as the gate's ring takes. What fails is said, and booked;
 /// the others go on.
 pub async fn start_all<M: Machine>(office: &Rc<Office<M>>) {
-    let services = load_images(office).await;
+    let refused = agree(office).await;
+    let services = load_images(office, &refused).await;
     let nr_services = services.len();
     let queue = Rc::new(RefCell::new(Queue { services, service: 0, offset: 0 }));
     let failures = Rc::new(RefCell::new(alloc::vec![0u32; nr_services]));
@@ -152,12 +153,45 @@ pub async fn start_all<M: Machine>(office: &Rc<Office<M>>) {
     }
 }
 
-/// Loads each image of the plan once. Returns the services that can be started, with their images.
-async fn load_images<M: Machine>(office: &Office<M>) -> Vec<(Rc<Service>, u32)> {
+/// Tells the kernel of the plan's groups and classes. Returns the classes it refuses, those of a group that it refuses
+/// among them, and why: what was to be on certain terms is not started on others.
+async fn agree<M: Machine>(office: &Office<M>) -> HashMap<u32, String> {
+    let (groups, classes) = {
+        let plan = &office.fleet.borrow().plan;
+        (plan.groups.clone(), plan.classes.clone())
+    };
+    let mut refused_groups = HashMap::new();
+    for (group, planned) in (FIRST_PLANNED_GROUP..).zip(&groups) {
+        let operation = Operation::Group { group, processor: planned.processor };
+        if let Err(e) = office.machine.call(operation).await {
+            office.machine.say(&format!("error: group {}: {e}", planned.name));
+            refused_groups.insert(group, format!("its group {} was refused: {e}", planned.name));
+        }
+    }
+    let mut refused = HashMap::new();
+    for (class, terms) in (1..).zip(classes) {
+        if let Some(why) = refused_groups.get(&terms.group) {
+            refused.insert(class, why.clone());
+        } else if let Err(e) = office.machine.call(Operation::Class { class, terms }).await {
+            refused.insert(class, format!("its terms were refused: {e}"));
+        }
+    }
+    refused
+}
+
+/// Loads each image of the plan once. Returns the services that can be started, with their images; those of refused
+/// classes cannot.
+async fn load_images<M: Machine>(office: &Office<M>, refused: &HashMap<u32, String>) -> Vec<(Rc<Service>, u32)> {
     let services = office.fleet.borrow().plan.services.clone();
     let mut images: HashMap<u32, Result<u32, String>> = HashMap::new();
     let mut loaded = Vec::new();
     for service in services {
+        if let Some(why) = refused.get(&service.class) {
+            let Service { name, vms, .. } = service.as_ref();
+            office.machine.say(&format!("error: service {name}: {why}"));
+            office.fleet.borrow_mut().note_failed(vms.end - vms.start);
+            continue;
+        }
         let entry = service.entry;
         if !images.contains_key(&entry) {
             let image = match office.machine.call(Operation::LoadImage { entry }).await {
@@ -217,7 +251,7 @@ async fn start<M: Machine>(
         memory_pages: service.memory_pages,
         minimum_pages: service.minimum_pages,
         shares: service.shares,
-        class: 0,
+        class: service.class,
         arguments: &service.arguments,
     };
     office.machine.call(create).await.map_err(|e| ("create", e))?;

@@ -1,7 +1,7 @@
 //! The supervisor's logic, over any machine: the real one through the gate, or a test's.
 //!
 //! [`plan`] reads the launch plan, [`fleet`] keeps the books, [`launch`] creates and starts, [`commands`] answers
-//! the console, [`crowd`] asks the same of many VMs, [`churn`] measures. An HTTP interface has its place beside
+//! the console, [`crowd`] asks the same of many VMs, [`churn`] and [`race`] measure, [`storm`] disturbs. An HTTP interface has its place beside
 //! [`commands`], over the same books.
 //!
 //! A VM of the fleet costs this program two bits ([`bits`]); what else it tells of a VM it asks the kernel for.
@@ -18,7 +18,9 @@ pub mod fleet;
 pub mod json;
 pub mod launch;
 pub mod plan;
+pub mod race;
 pub mod show;
+pub mod storm;
 
 use alloc::rc::Rc;
 use alloc::string::String;

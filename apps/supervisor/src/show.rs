@@ -113,6 +113,7 @@ pub fn vm(fleet: &Fleet, vm: u32, status: &VmStatus) -> String {
     object
         .number("shares", status.shares)
         .number("class", status.class)
+        .string("group", if vm == 0 { "supervisor" } else { fleet.plan.group_of(status.class) })
         .number("memory_pages", status.memory_pages)
         .number("minimum_pages", status.minimum_pages)
         .number("private_pages", status.private_pages)
@@ -175,9 +176,16 @@ mod tests {
             memory_pages: 256,
             minimum_pages: 16,
             shares: 1,
+            class: 0,
             arguments: "".into(),
         };
-        Fleet::new(Plan { name: "default".into(), power_off_when_done: true, services: vec![Rc::new(web)] })
+        Fleet::new(Plan {
+            name: "default".into(),
+            power_off_when_done: true,
+            groups: vec![],
+            classes: vec![],
+            services: vec![Rc::new(web)],
+        })
     }
 
     /// As large as a machine of 2^40 bytes that has been up for a year can have it.

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use supervisor::crowd::IN_FLIGHT;
 use supervisor::{Machine, run};
-use virtual_isa::bundle::{EntryKind, Plan, ServicePlan};
+use virtual_isa::bundle::{EntryKind, GroupPlan, Plan, ServicePlan};
 use virtual_isa::exception::{Cause, Report};
-use virtual_isa::gate::Counters;
+use virtual_isa::gate::{ClassTerms, Counters, ProcessorTerms};
 
 /// Busy time of an operation that changes something.
 const OPERATION_NS: u64 = 1000;
@@ -20,6 +20,7 @@ const LOOK_NS: u64 = 1_000_000;
 /// A VM of the test's machine.
 struct FakeVm {
     arguments: String,
+    class: u32,
     state: VmState,
     starts: u64,
     is_parked: bool,
@@ -44,11 +45,11 @@ impl FakeVm {
 }
 
 /// The answer to a question after a VM.
-fn answer(state: VmState, counters: Counters) -> Answer {
+fn answer(state: VmState, class: u32, counters: Counters) -> Answer {
     Answer::Vm(Box::new(VmStatus {
         state,
         shares: 1,
-        class: 0,
+        class,
         memory_pages: 256,
         minimum_pages: 16,
         private_pages: 9,
@@ -69,6 +70,8 @@ struct State {
     full_from: Option<u32>,
     images: RefCell<Vec<u32>>,
     vms: RefCell<BTreeMap<u32, FakeVm>>,
+    reserved_ppm: Cell<u32>,
+    classes: RefCell<Vec<(u32, ClassTerms)>>,
     busy_ns: Cell<u64>,
     idle_ns: Cell<u64>,
     unfit: BTreeSet<u32>,
@@ -127,21 +130,23 @@ impl Fake {
                 state.images.borrow_mut().push(entry);
                 Ok(Answer::Image(entry + 100))
             }
-            Operation::Create { vm, image, arguments, .. } => {
+            Operation::Create { vm, image, class, arguments, .. } => {
+                assert!(class == 0 || state.classes.borrow().iter().any(|(known, _)| *known == class));
                 assert!(state.images.borrow().contains(&(image - 100)));
                 if state.full_from.is_some_and(|full| vm >= full) {
                     return Err(GateError::NoMemory);
                 }
-                let new = FakeVm { arguments: arguments.into(), state: VmState::Created, starts: 0, is_parked: false };
+                let arguments = arguments.into();
+                let new = FakeVm { arguments, class, state: VmState::Created, starts: 0, is_parked: false };
                 let old = state.vms.borrow_mut().insert(vm, new);
                 if old.is_some() { Err(GateError::VmExists) } else { Ok(Answer::Done) }
             }
-            Operation::Inspect { vm: 0 } => Ok(answer(VmState::Runnable, Counters::default())),
+            Operation::Inspect { vm: 0 } => Ok(answer(VmState::Runnable, 0, Counters::default())),
             Operation::Inspect { vm } => {
                 let vms = state.vms.borrow();
                 let vm = vms.get(&vm).ok_or(GateError::NoSuchVm)?;
                 let state = if vm.is_parked { VmState::Parked } else { vm.state };
-                Ok(answer(state, vm.counters()))
+                Ok(answer(state, vm.class, vm.counters()))
             }
             Operation::Park { vm, .. } if state.unfit.contains(&vm) => Err(GateError::BadState),
             Operation::Start { vm: number }
@@ -163,7 +168,19 @@ impl Fake {
                 }
                 Ok(Answer::Done)
             }
-            Operation::Group { .. } | Operation::Class { .. } => Ok(Answer::Done),
+            Operation::Group { processor, .. } => {
+                let reserved_ppm = state.reserved_ppm.get() + processor.reservation_ppm;
+                if reserved_ppm > 1_000_000 {
+                    return Err(GateError::NoProcessor);
+                }
+                state.reserved_ppm.set(reserved_ppm);
+                Ok(Answer::Done)
+            }
+            Operation::Class { terms, .. } if terms.group == 3 => Err(GateError::BadArgument),
+            Operation::Class { class, terms } => {
+                state.classes.borrow_mut().push((class, terms));
+                Ok(Answer::Done)
+            }
             Operation::PowerOff { status } => {
                 state.power_off.set(Some(status));
                 Ok(Answer::Done)
@@ -210,9 +227,29 @@ impl Machine for Fake {
     }
 }
 
+/// The groups of plans that have some, and what they reserve: the second more than the machine has.
+const GROUPS: [(&str, u32); 2] = [("red", 500_000), ("greedy", 600_000)];
+
+/// Services whose names begin with a group's are in it, and those that are fast may send a lot.
+fn terms_of(service: &str) -> ClassTerms {
+    let group = match service {
+        name if name.starts_with("red") => 2,
+        name if name.starts_with("greedy") => 3,
+        _ => 1,
+    };
+    ClassTerms { group, frames_per_s: if service.ends_with("fast") { 1000 } else { 0 }, ..ClassTerms::DEFAULT }
+}
+
 fn plan(power_off_when_done: bool, services: &[(&str, u32, u32, u32)]) -> Vec<u8> {
-    let nr_services = u32::try_from(services.len()).unwrap();
-    let mut bytes = postcard::to_allocvec(&Plan { power_off_when_done, nr_services, name: "test" }).unwrap();
+    let has_groups = services.iter().any(|(name, ..)| terms_of(name).group != 1);
+    let groups = if has_groups { &GROUPS[..] } else { &[] };
+    let [nr_groups, nr_services] = [groups.len(), services.len()].map(|n| u32::try_from(n).unwrap());
+    let header = Plan { power_off_when_done, nr_groups, nr_services, name: "test" };
+    let mut bytes = postcard::to_allocvec(&header).unwrap();
+    for &(name, reservation_ppm) in groups {
+        let processor = ProcessorTerms { shares: 100, reservation_ppm, limit_ppm: 0 };
+        bytes.extend(postcard::to_allocvec(&GroupPlan { name, processor }).unwrap());
+    }
     for &(name, entry, first_vm, count) in services {
         let arguments = format!("body=1 service={name}");
         let service = ServicePlan {
@@ -223,6 +260,7 @@ fn plan(power_off_when_done: bool, services: &[(&str, u32, u32, u32)]) -> Vec<u8
             memory_pages: 256,
             minimum_pages: 16,
             shares: 100,
+            terms: terms_of(name),
             arguments: &arguments,
         };
         bytes.extend(postcard::to_allocvec(&service).unwrap());
@@ -295,6 +333,32 @@ fn every_vm_of_the_plan_is_started_with_few_requests_at_a_time_and_each_image_lo
 }
 
 #[test]
+fn vms_get_the_class_of_their_service_and_refused_groups_run_nothing() {
+    let services =
+        [("web", 3, 1, 2), ("red", 3, 3, 2), ("greedy", 3, 5, 7), ("red-fast", 4, 12, 1), ("red2", 3, 13, 1)];
+    let state = State { entries: bundle(plan(false, &services)), ..State::default() };
+    let state = play(state, async |state| {
+        has_said(state, "fleet test: 6 of 13 VMs started").await;
+        state.lines.borrow_mut().extend(["vm 12".into(), "vm 1".into(), "vm 0".into(), "up".into()]);
+        has_said(state, "error: unknown command").await;
+    });
+    let red_fast = ClassTerms { group: 2, frames_per_s: 1000, ..ClassTerms::DEFAULT };
+    assert_eq!(*state.classes.borrow(), [(1, ClassTerms { frames_per_s: 0, ..red_fast }), (3, red_fast)]);
+    let classes: Vec<(u32, u32)> = state.vms.borrow().iter().map(|(vm, fake)| (*vm, fake.class)).collect();
+    assert_eq!(classes, [(1, 0), (2, 0), (3, 1), (4, 1), (12, 3), (13, 1)]);
+    let said = state.said.borrow();
+    let short = "the processors have less time left to promise than its reservation";
+    assert!(said.contains(&format!("error: group greedy: {short}")), "{said:?}");
+    assert!(said.contains(&format!("error: service greedy: its group greedy was refused: {short}")), "{said:?}");
+    let groups: Vec<String> = said
+        .iter()
+        .filter_map(|line| line.strip_prefix("vm "))
+        .map(|json| serde_json::from_str::<serde_json::Value>(json).unwrap()["group"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(groups, ["red", "default", "supervisor"]);
+}
+
+#[test]
 fn down_powers_off_cleanly() {
     let state = State { entries: bundle(plan(false, &[("web", 3, 1, 2)])), ..State::default() };
     let state = play(state, async |state| {
@@ -354,6 +418,28 @@ fn vms_are_on_the_disk_when_it_is_said_or_nothing_gets_there_any_more() {
         let all = said.iter().position(|line| line == "parked 30 VMs").unwrap();
         assert!(one < all && busy < all, "{said:?}");
     }
+}
+
+#[test]
+fn a_storm_says_how_much_it_created_and_leaves_nothing_behind() {
+    let answers = asked(&["storm 11 7 1", "storm 5 1 1", "storm 101 7 1"]);
+    let figures: serde_json::Value = serde_json::from_str(answers[0].strip_prefix("storm ").unwrap()).unwrap();
+    let rounds = figures["rounds"].as_u64().unwrap();
+    assert!(rounds > 0, "{figures}");
+    assert_eq!(figures["created"], 7 * rounds);
+    assert!(answers[1].contains("some of these VMs are service web's"), "{}", answers[1]);
+    assert!(answers[2].starts_with("storm {"), "{}", answers[2]);
+}
+
+#[test]
+fn a_race_among_equals_is_even() {
+    let answers = asked(&["race 1-5 1", "race 4-9 1"]);
+    let figures: serde_json::Value = serde_json::from_str(answers[0].strip_prefix("race ").unwrap()).unwrap();
+    assert_eq!((&figures["count"], &figures["weights"][0]["vms"]), (&5.into(), &5.into()));
+    // Nobody has had anything meanwhile.
+    assert_eq!((&figures["time_jain_ppm"][0], &figures["frames_jain_ppm"][0]), (&0.into(), &0.into()));
+    assert!(figures["at_ms"][0].as_u64().unwrap() >= 1000, "{figures}");
+    assert_eq!(answers[1], "error: race: vm 6: no such VM");
 }
 
 #[test]

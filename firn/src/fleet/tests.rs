@@ -1,6 +1,7 @@
 use super::*;
 use std::fs;
 use tempfile::TempDir;
+use virtual_isa::gate::ProcessorTerms;
 
 /// A folder with an image `web` (of 0x27 pages) and a way to read fleet files in it.
 struct Bench {
@@ -288,4 +289,67 @@ fn minimums_are_within_memory() {
     bench.refuses(&service("minimum = \"-4K\""), 2, field, "is not a size", "\"4M\"");
     bench.refuses(&service("minimum = 64"), 2, "minimum", "expected a string", "strings in quotes");
     bench.refuses(&service("minumum = \"64K\""), 2, "minumum", "unknown field", "correct or remove");
+}
+
+#[test]
+fn groups_and_terms_are_read_as_written() {
+    let groups = "[[group]]\nname = \"red\"\nshares = 200\nreservation = \"25%\"\nlimit = \"150%\"\n\
+                  [[group]]\nname = \"blue\"\n";
+    let bench = Bench::new();
+    let with = |lines: &str| bench.read(&format!("{groups}{}\n{lines}", service("count = 3"))).unwrap();
+    let fleet =
+        with("group = \"blue\"\nreservation = \"5%\"\nlimit = \"12.5%\"\nframes_per_s = 7\nbytes_per_s = \"10M\"");
+    let red = ProcessorTerms { shares: 200, reservation_ppm: 250_000, limit_ppm: 1_500_000 };
+    let blue = ProcessorTerms { shares: 100, reservation_ppm: 0, limit_ppm: 0 };
+    let read: Vec<_> = fleet.groups.iter().map(|group| (group.name.as_str(), group.processor)).collect();
+    assert_eq!(read, [("red", red), ("blue", blue)]);
+    let expected =
+        ClassTerms { group: 3, reservation_ppm: 50_000, limit_ppm: 125_000, frames_per_s: 7, bytes_per_s: 10 << 20 };
+    assert_eq!(fleet.services[0].terms, expected);
+    assert_eq!(with("group = \"red\"").services[0].terms.group, 2);
+    assert_eq!(with("").services[0].terms, ClassTerms::DEFAULT);
+}
+
+#[test]
+fn bad_groups_are_refused() {
+    let bench = Bench::new();
+    let group = |line: &str| format!("[[group]]\nname = \"red\"\n{line}\n{}", service("count = 3"));
+    let field = |key: &str| format!("group \"red\": {key}");
+    bench.refuses(&group("shares = 0"), 3, &field("shares"), "zero shares", "1 or more");
+    bench.refuses(&group("shares = \"5\""), 3, "shares", "invalid type", "whole numbers");
+    bench.refuses(&group("reservation = 25"), 3, "reservation", "expected a string", "strings in quotes");
+    bench.refuses(&group("reservation = \"25\""), 3, &field("reservation"), "\"25\" is not a part", "\"25%\"");
+    bench.refuses(&group("reservation = \"-1%\""), 3, &field("reservation"), "is not a part", "\"25%\"");
+    bench.refuses(&group("reservation = \"6401%\""), 3, &field("reservation"), "too large", "at most 6400%");
+    bench.refuses(&group("limit = \"0%\""), 3, &field("limit"), "never run", "leave it out");
+    bench.refuses(&group("limit = \"0.00001%\""), 3, &field("limit"), "four decimals", "\"12.5%\"");
+    let both = group("reservation = \"30%\"\nlimit = \"20%\"");
+    bench.refuses(&both, 4, &field("limit"), "20% is less than the reservation, 30%", "fits into");
+    bench.refuses(&group("weight = 5"), 3, "weight", "unknown field", "correct or remove");
+    bench.refuses(&group("[[group]]\nname = \"red\""), 4, &field("name"), "another group", "its own name");
+    let named = |name: &str| format!("[[group]]\nname = \"{name}\"\n{}", service("count = 3"));
+    bench.refuses(&named("default"), 2, "group \"default\": name", "always there", "another name");
+    bench.refuses(&named("a b"), 2, "group \"a b\": name", "characters other than", "letters");
+    bench.refuses("[[group]]\nshares = 1\n", 1, "[[group]]", "missing field", "a group a name");
+    let many: String = (0..255).map(|n| format!("[[group]]\nname = \"g{n}\"\n")).collect();
+    let last = "group \"g254\": name";
+    bench.refuses(&format!("{many}{}", service("count = 3")), 510, last, "more than 254 groups", "fewer");
+}
+
+#[test]
+fn bad_terms_are_refused() {
+    let bench = Bench::new();
+    let field = |key: &str| format!("service \"web\": {key}");
+    bench.refuses(&service("group = \"red\""), 2, &field("group"), "no group \"red\"", "add a [[group]]");
+    let typo = format!("[[group]]\nname = \"blue\"\n{}", service("group = \"bleu\""));
+    bench.refuses(&typo, 4, &field("group"), "no group \"bleu\"", "the groups are: blue");
+    bench.refuses(&service("reservation = \"101%\""), 2, &field("reservation"), "one processor at a time", "100%");
+    bench.refuses(&service("limit = \"half\""), 2, &field("limit"), "is not a part", "\"25%\"");
+    bench.refuses(&service("frames_per_s = \"5\""), 2, "frames_per_s", "invalid type", "whole numbers");
+    bench.refuses(&service("frames_per_s = 4294967296"), 2, "frames_per_s", "invalid value", "whole numbers");
+    bench.refuses(&service("bytes_per_s = \"10\""), 2, &field("bytes_per_s"), "not a size", "\"4M\"");
+    bench.refuses(&service("bytes_per_s = \"4G\""), 2, &field("bytes_per_s"), "too large", "\"4G\"");
+    let many: String =
+        (1..=1024).map(|n| format!("{}\nframes_per_s = {n}\n", service(&format!("name = \"s{n}\"")))).collect();
+    bench.refuses(&many, 0, "service", "1024 different sets of terms", "at most 1023");
 }

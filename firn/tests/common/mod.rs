@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use virtual_isa::gate::ClassTerms;
 use virtual_isa::network::Network;
 
 /// How long a machine without VMs may run.
@@ -98,6 +99,7 @@ pub fn fleet(app: &str, count: u32) -> Fleet {
         memory_pages: 1024,
         minimum_pages: 0,
         shares: 100,
+        terms: ClassTerms::DEFAULT,
         arguments: String::new(),
     };
     Fleet {
@@ -107,6 +109,7 @@ pub fn fleet(app: &str, count: u32) -> Fleet {
         swap: None,
         power_off_when_done: false,
         network: Network::default(),
+        groups: Vec::new(),
         services: vec![service],
     }
 }

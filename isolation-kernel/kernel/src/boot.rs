@@ -4,10 +4,10 @@ use crate::options::Options;
 use crate::{logger, selftest};
 use core::panic::PanicInfo;
 use hal::{Cores, Disk, Pages, Processor};
-use log::{error, info};
+use log::{error, info, warn};
 use machine::{BootInfo, Config, LoaderError, Machine};
 use virtual_isa::bundle::{PANIC_VALUE, debug_exit_value};
-use vm::{Core, Seat};
+use vm::{Core, Seat, Switches};
 
 machine::entry!(kernel_main, debug_exit_value(1));
 
@@ -50,7 +50,7 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
         let is_whole = options.start_fault.is_none() && options.most_cpus == u32::MAX;
         selftest::run(&mut machine, selftest::Terms { is_long: options.long_selftest, is_whole });
     }
-    run(machine)
+    run(machine, options.switches)
 }
 
 /// Has the last processor panic while this one prints.
@@ -73,22 +73,23 @@ fn overflow(depth: u64) -> u64 {
 }
 
 /// Runs what the bundle says, until the supervisor powers the machine off.
-fn run(mut machine: Machine) -> ! {
+fn run(mut machine: Machine, switches: Switches) -> ! {
     let Some(bundle) = machine.bundle() else {
         error!("no boot bundle: start the machine with one (QEMU: -initrd BUNDLE)");
         power_off(&mut machine, FAILED);
     };
+    if switches != Switches::default() {
+        warn!("for measurements only: {switches:?}");
+    }
     let mut seats = vm::seats(machine.nr_cores()).into_iter();
     let first = seats.next().expect("there is a seat for each core");
     for (core, seat) in (1..).zip(seats) {
-        if machine.start_core(core, (bundle, seat), run_other).is_err() {
+        if machine.start_core(core, (bundle, seat, switches), run_other).is_err() {
             error!("core {core} does not start: the machine goes on without it");
         }
     }
     match Core::boot(machine, bundle, first) {
-        Ok(mut core) => loop {
-            core.turn();
-        },
+        Ok(core) => run_core(core, switches),
         Err(e) => {
             error!("cannot boot: {e}");
             machine::refuse(debug_exit_value(FAILED))
@@ -97,16 +98,21 @@ fn run(mut machine: Machine) -> ! {
 }
 
 /// Runs what the first core gives to this one.
-fn run_other(machine: Machine, (bundle, seat): (&'static [u8], Seat<Machine>)) -> ! {
+fn run_other(machine: Machine, (bundle, seat, switches): (&'static [u8], Seat<Machine>, Switches)) -> ! {
     let number = machine.core();
     match Core::boot(machine, bundle, seat) {
-        Ok(mut core) => loop {
-            core.turn();
-        },
+        Ok(core) => run_core(core, switches),
         // It has said nothing to the first, which gives it nothing.
         Err(e) => error!("core {number} cannot boot, the machine goes on without it: {e}"),
     }
     machine::halt_for_ever()
+}
+
+fn run_core(mut core: Core<'static, Machine>, switches: Switches) -> ! {
+    core.set_switches(switches);
+    loop {
+        core.turn();
+    }
 }
 
 /// Says what was found, in one line.

@@ -9,6 +9,8 @@
 //! | `log=error`, `warn`, `info`, `debug` | how much is logged |
 //! | `barrier=off` | no barrier in the branch predictors between VMs: faster, and less apart |
 //! | `cpus=N` | uses no more than so many processors |
+//! | `batching=off` | a VM for which a frame arrives is switched to at once, for measurements |
+//! | `idle-timeout=off` | `idle` with a time returns at once, for measurements |
 //! | `panic`, `panic=stack`, `panic=other` | panics or overflows the kernel's stack on purpose, or panics on another processor, to show the report |
 //! | `cpu-fault=missing`, `cpu-fault=page` | starts the other processors with one that is not there, or without a page to start in |
 #![cfg_attr(target_os = "none", no_std, no_main)]

@@ -2,6 +2,7 @@
 
 use log::LevelFilter;
 use machine::StartFault;
+use vm::Switches;
 
 /// What was asked for.
 pub struct Options {
@@ -21,6 +22,8 @@ pub struct Options {
     pub start_fault: Option<StartFault>,
     /// Do without barriers between the VMs in the branch predictors.
     pub no_barrier: bool,
+    /// What is switched off to measure what it is worth.
+    pub switches: Switches,
     /// How much to log.
     pub level: LevelFilter,
     line: &'static str,
@@ -53,6 +56,7 @@ impl Options {
             most_cpus: u32::MAX,
             start_fault: None,
             no_barrier: false,
+            switches: Switches::default(),
             level: LevelFilter::Info,
             line,
         };
@@ -62,6 +66,8 @@ impl Options {
                 "selftest=long" => (options.selftest, options.long_selftest) = (true, true),
                 "panic" => options.panic = true,
                 "barrier=off" => options.no_barrier = true,
+                "batching=off" => options.switches.batching = false,
+                "idle-timeout=off" => options.switches.idle_timeout = false,
                 "panic=stack" => options.overflow = true,
                 "panic=other" => options.other_panic = true,
                 "cpu-fault=missing" => options.start_fault = Some(StartFault::MissingProcessor),
@@ -87,6 +93,8 @@ impl Options {
                 "panic=stack",
                 "panic=other",
                 "barrier=off",
+                "batching=off",
+                "idle-timeout=off",
                 "cpu-fault=missing",
                 "cpu-fault=page",
             ];

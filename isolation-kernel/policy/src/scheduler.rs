@@ -37,6 +37,13 @@ impl Scheduler {
         self.runnable.pop_front()
     }
 
+    /// A VM cannot run any more, or runs out of its turn. Nothing happens if it does not wait.
+    pub fn sleep(&mut self, vm: u32) {
+        if let Some(place) = self.runnable.iter().position(|&waiting| waiting == vm) {
+            self.runnable.remove(place);
+        }
+    }
+
     /// Takes a VM out of the queue that another core can have: the one whose turn would come last.
     pub fn spare(&mut self) -> Option<u32> {
         self.runnable.pop_back()
@@ -76,6 +83,15 @@ mod tests {
             assert_eq!(vm, Some(turn % 10));
             scheduler.enqueue(turn % 10);
         }
+    }
+
+    #[test]
+    fn who_sleeps_has_no_turn() {
+        let mut scheduler = Scheduler::new();
+        (0..3).for_each(|vm| scheduler.enqueue(vm));
+        scheduler.sleep(1);
+        scheduler.sleep(7);
+        assert_eq!([(); 3].map(|()| scheduler.pick()), [Some(0), Some(2), None]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use virtual_isa::exception::Report;
 use virtual_isa::gate::{Answer, Event, GateError, MachineStatus, Operation, Tier, VmState, VmStatus};
 use virtual_isa::instruction::{Instruction, NO_DEADLINE};
 use virtual_isa::network::Network;
-use vm::{Core, seats};
+use vm::{Core, Switches, seats};
 
 /// What a machine is to have.
 #[derive(Clone)]
@@ -24,6 +24,7 @@ pub struct LabPlan {
     memory_pages: u32,
     minimum_pages: u32,
     images: u32,
+    switches: Switches,
     cores: u32,
     seed: u64,
     prologue: Option<Prologue>,
@@ -41,6 +42,7 @@ impl LabPlan {
             memory_pages: 1024,
             minimum_pages: 0,
             images: 1,
+            switches: Switches::default(),
             cores: cores_wanted(),
             seed: 0,
             prologue: Some(Rc::new(RefCell::new(|_: &mut Cpu<'_>| Ok(Op::call(Instruction::Ready, &[]))))),
@@ -75,6 +77,12 @@ impl LabPlan {
     #[must_use]
     pub fn images(self, images: u32) -> Self {
         Self { images, ..self }
+    }
+
+    /// With parts of the kernel switched off.
+    #[must_use]
+    pub fn switches(self, switches: Switches) -> Self {
+        Self { switches, ..self }
     }
 
     /// With so many cores, whose turns are interleaved by a seed.
@@ -119,7 +127,9 @@ impl LabPlan {
             if let Some(before) = cores.last_mut() {
                 before.hardware().hand_over(&mut machine);
             }
-            cores.push(Core::boot(machine, bundle, seat).expect("the machine boots"));
+            let mut core = Core::boot(machine, bundle, seat).expect("the machine boots");
+            core.set_switches(self.switches);
+            cores.push(core);
         }
         let holder = cores.len() - 1;
         let random = fastrand::Rng::with_seed(self.seed);

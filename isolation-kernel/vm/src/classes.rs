@@ -10,15 +10,11 @@ use virtual_isa::limits::{MAX_CLASSES, MAX_GROUPS};
 /// Group of the supervisor.
 pub const SUPERVISOR_GROUP: u32 = 0;
 
-/// Group of the VMs of class 0.
-pub const DEFAULT_GROUP: u32 = 1;
-
 /// What a group is on that nobody has said anything of.
 pub const DEFAULT_GROUP_TERMS: ProcessorTerms = ProcessorTerms { shares: 100, reservation_ppm: 0, limit_ppm: 0 };
 
 /// The terms of class 0.
-const DEFAULT_CLASS: ClassTerms =
-    ClassTerms { group: DEFAULT_GROUP, reservation_ppm: 0, limit_ppm: 0, frames_per_s: 0, bytes_per_s: 0 };
+const DEFAULT_CLASS: ClassTerms = ClassTerms::DEFAULT;
 
 /// A class and how many VMs it has.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 //! One core's instance of the kernel: its event loop.
 
+use crate::ablation::Ablation;
 use crate::classes::Classes;
 use crate::console::{Level, log};
 use crate::cores::{FIRST, Message, Seat};
@@ -100,6 +101,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) zero: Page,
     pub(crate) scheduler: Scheduler,
     pub(crate) timers: Timers,
+    pub(crate) ablation: Ablation,
     pub(crate) random: ChaCha20Rng,
     pub(crate) wire: Wire,
     pub(crate) console: Bucket,
@@ -159,7 +161,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let has_senders = self.senders.is_waiting() && self.serve_senders(None).unwrap_or(false);
         let has_work = (self.has_chores() || self.is_short()) && self.do_chores();
         self.show_others();
-        match self.scheduler.pick() {
+        match self.next_vm() {
             Some(number) => self.dispatch(number),
             None if has_work || has_senders => {}
             None => self.halt(),
@@ -344,6 +346,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             let left = self.hw.now();
             vm.counters.guest_ns += left.since(entered);
             let after = self.handle(vm, exit, left.since(started));
+            let after = self.unless_urgent(after);
             entered = self.hw.now();
             vm.counters.kernel_ns += entered.since(left);
             if after != After::Resume {

@@ -36,6 +36,7 @@
 //! | `lifecycle` | start, create, end, destroy |
 //! | `report` | reports of VMs that ended |
 //! | `timers` | deadlines |
+//! | `ablation` | parts that can be switched off for measurements |
 //! | `console` | guests' texts |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -45,6 +46,7 @@
 
 extern crate alloc;
 
+mod ablation;
 mod classes;
 mod console;
 mod core;
@@ -75,6 +77,7 @@ mod template;
 mod timers;
 mod vm;
 
+pub use crate::ablation::Switches;
 pub use crate::core::Core;
 pub use crate::cores::{MAX_CORES, Seat, seats};
 pub use crate::start::BootError;

@@ -92,6 +92,9 @@ impl<H: Hardware> Core<'_, H> {
         let mut out = Out::new(running, None);
         let mut others = 0;
         for _ in 0..WIRE_BATCH {
+            if self.has_urgent() {
+                break;
+            }
             let Some(frame) = self.hw.receive() else { return others };
             self.wire.frames_in += 1;
             if self.take_in(&mut out, frame) != own || own.is_none() {

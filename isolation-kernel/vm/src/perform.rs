@@ -88,6 +88,9 @@ impl<H: Hardware> Core<'_, H> {
         if self.hw.load(page, control::PENDING) & vm.enabled != 0 {
             return Ok(After::Resume);
         }
+        if deadline != Nanos::NEVER && !self.ablation.switches.idle_timeout {
+            return Ok(After::Yield);
+        }
         Ok(After::Sleep(deadline))
     }
 

@@ -1,5 +1,6 @@
 //! Starting a core: from the boot bundle to a kernel that runs.
 
+use crate::ablation::Ablation;
 use crate::classes::{Classes, DEFAULT_GROUP_TERMS};
 use crate::console::{self, Level, log};
 use crate::core::{Core, MAX_EVENTS};
@@ -163,6 +164,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             zero,
             scheduler: Scheduler::new(),
             timers: Timers::default(),
+            ablation: Ablation::default(),
             random,
             wire: Wire::default(),
             console: Bucket::new(console::machine_rate(nr_cores), Nanos(0)),

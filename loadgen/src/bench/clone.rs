@@ -65,7 +65,7 @@ impl Start {
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
     let fleet = Fleet {
-        cpus: options.cpus,
+        cpus: options.cpus(),
         swap: options.swap.clone(),
         swap_iops: options.swap_iops,
         ..Fleet::web(options.vms.unwrap_or(DEFAULT_VMS), options.memory.as_deref().unwrap_or(DEFAULT_MEMORY))
@@ -85,6 +85,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         samples: json!({ "started": &quiet, "asked": &asked, "churn": samples }),
         failures,
         plot: None,
+        table: Vec::new(),
     })
 }
 

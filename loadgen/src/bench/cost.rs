@@ -55,6 +55,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         samples: json!({ "few": samples(&few), "many": samples(&many) }),
         failures: Vec::new(),
         plot: None,
+        table: Vec::new(),
     })
 }
 

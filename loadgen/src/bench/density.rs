@@ -76,7 +76,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         )));
     }
     let fleet = Fleet {
-        cpus: options.cpus,
+        cpus: options.cpus(),
         swap: Some(options.swap.clone().unwrap_or_else(|| "8G".to_owned())),
         swap_iops: Some(options.swap_iops.unwrap_or(2000)),
         ..Fleet::web(vms, options.memory.as_deref().unwrap_or("8G"))
@@ -90,6 +90,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         samples: json!({ "large": large, "small": small }),
         failures,
         plot: None,
+        table: Vec::new(),
     })
 }
 

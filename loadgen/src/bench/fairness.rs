@@ -1,93 +1,144 @@
-//! Whether VMs get processor time by their shares: many that always want to run, with shares 1:2:4.
+//! Whether VMs get by their shares what all of them want: processor time, and frames on the wire. Shares are 1:2:4.
 //!
-//! Of each weight some VMs, spread over all, are looked at twice. What each got in between, for each second that
-//! passed between its two looks, is compared by Jain's index over time divided by weight: 1 if all got their part,
-//! 1/n if one got everything. Source: Jain, Chiu, Hawe, "A Quantitative Measure of Fairness and Discrimination" (1984).
+//! The supervisor's `race` command looks at every VM each second, and says how even they are by Jain's index over what
+//! each has had for each share. Frames are all of the same size, so they stand for bytes.
 
 use super::report::{Findings, Measure};
-use super::{Bench, NAME, Scenario};
+use super::{Bench, Scenario};
 use crate::fleet::{DEFAULT_SHARES, Fleet, Neighbours};
-use crate::machine::{Failure, counter};
-use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use crate::machine::Failure;
+use crate::plot::figure::{Colour, Figure, Panel, Series};
+use crate::plot::scale::Kind;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// The scenario.
 pub const SCENARIO: Scenario =
-    Scenario { name: "fairness", about: "whether VMs get processor time by their shares", run };
+    Scenario { name: "fairness", about: "whether VMs get processor time and wire by their shares", run };
 
-/// VMs that compute, if nothing else is wanted.
-const DEFAULT_VMS: u32 = 1000;
+/// VMs that compute, if nothing else is wanted: all, and few.
+const DEFAULT_VMS: [u32; 2] = [1000, 100];
+
+/// VMs that send: enough to fill the wire.
+const SENDERS: u32 = 30;
 
 /// Memory of the machine, if nothing else is wanted.
 const DEFAULT_MEMORY: &str = "1G";
 
-/// Seconds between the two looks, if nothing else is wanted.
-const DEFAULT_SECONDS: f64 = 5.0;
+/// Seconds in which it has to be fair.
+const SECONDS: u32 = 5;
 
 /// Weights of the VMs, as multiples of the least.
 const WEIGHTS: [u32; 3] = [1, 2, 4];
 
-/// VMs of each weight that are looked at.
-const LOOKED_AT: u32 = 20;
-
 /// Least index.
 const BUDGET: f64 = 0.99;
 
-/// A VM that is looked at.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-struct Sample {
-    vm: u32,
-    weight: u32,
-    /// Nanoseconds of processor time it got for each second.
-    ns_per_s: f64,
+/// What is raced for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Prize {
+    Time,
+    Frames,
 }
 
-/// What a VM had got by a moment.
-struct Look {
-    at: Instant,
-    time_ns: f64,
+/// What the supervisor says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Race {
+    count: u32,
+    at_ms: Vec<u64>,
+    time_jain_ppm: Vec<u64>,
+    frames_jain_ppm: Vec<u64>,
+    weights: Vec<Weight>,
+}
+
+/// What VMs of a weight had together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Weight {
+    shares: u32,
+    vms: u32,
+    time_ns_per_s: u64,
+    frames_per_s: u64,
+}
+
+/// One machine's race.
+#[derive(Clone, Debug, Serialize)]
+struct Sample {
+    cpus: u32,
+    prize: Prize,
+    race: Race,
+}
+
+impl Prize {
+    const fn mode(self) -> &'static str {
+        match self {
+            Self::Time => "spin",
+            Self::Frames => "send",
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Frames => "frames",
+        }
+    }
+}
+
+impl Race {
+    fn parse(answer: &str) -> Result<Self, Failure> {
+        let race = answer.strip_prefix("race ").and_then(|json| serde_json::from_str::<Self>(json).ok());
+        race.ok_or_else(|| Failure::failed(format!("the supervisor answers what is not understood: {answer}")))
+    }
+
+    /// The index at the end of each second.
+    #[expect(clippy::cast_precision_loss, reason = "millionths, and milliseconds of a run")]
+    fn indices(&self, prize: Prize) -> Vec<(f64, f64)> {
+        let indices = if prize == Prize::Time { &self.time_jain_ppm } else { &self.frames_jain_ppm };
+        self.at_ms.iter().zip(indices).map(|(&ms, &ppm)| (ms as f64 / 1e3, ppm as f64 / 1e6)).collect()
+    }
+
+    /// What a VM of that weight got, in milliseconds or frames each second.
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    fn mean(&self, prize: Prize, shares: u32) -> Option<f64> {
+        let weight = self.weights.iter().find(|weight| weight.shares == shares)?;
+        let had = match prize {
+            Prize::Time => weight.time_ns_per_s as f64 / 1e6,
+            Prize::Frames => weight.frames_per_s as f64,
+        };
+        Some(had / f64::from(weight.vms))
+    }
 }
 
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
-    let vms = options.vms.unwrap_or(DEFAULT_VMS);
+    let vms = options.vms.unwrap_or(DEFAULT_VMS[usize::from(options.quick)]);
     let least = u32::try_from(WEIGHTS.len()).unwrap_or(u32::MAX);
     if vms < least {
         return Err(Failure::BadInput(format!("--vms {vms}: give {least} or more, one of each weight")));
     }
-    let fleet = Fleet {
-        cpus: options.cpus,
-        neighbours: spinners(vms),
-        ..Fleet::web(1, options.memory.as_deref().unwrap_or(DEFAULT_MEMORY))
-    };
-    let session = bench.boot(&fleet)?;
-    bench.driver.say(&format!("looking at {} of {vms} VMs that compute", LOOKED_AT * least));
-    let look = |vm: u32| -> Result<Look, Failure> {
-        let output = bench.driver.firn.run(&["inspect", &vm.to_string(), "--name", NAME, "--format", "json"])?;
-        let status: Value = serde_json::from_slice(&output)
-            .map_err(|error| Failure::failed(format!("firn inspect is not understood: {error}")))?;
-        let time =
-            counter(&status, "guest_ns").zip(counter(&status, "kernel_ns")).map(|(guest, kernel)| guest + kernel);
-        time.map(|time_ns| Look { at: Instant::now(), time_ns })
-            .ok_or_else(|| Failure::failed("firn inspect does not say a VM's time"))
-    };
-    let chosen = chosen(vms);
-    let before = chosen.iter().map(|&(vm, _)| look(vm)).collect::<Result<Vec<_>, _>>()?;
-    bench.driver.firn.pause(Duration::from_secs_f64(options.seconds.unwrap_or(DEFAULT_SECONDS)))?;
-    let after = chosen.iter().map(|&(vm, _)| look(vm)).collect::<Result<Vec<_>, _>>()?;
-    session.end()?;
-    let looks = before.iter().zip(&after);
-    let sample = |(&(vm, weight), (before, after)): (&(u32, u32), (&Look, &Look))| {
-        let seconds = after.at.duration_since(before.at).as_secs_f64();
-        Sample { vm, weight, ns_per_s: (after.time_ns - before.time_ns) / seconds }
-    };
-    let samples: Vec<Sample> = chosen.iter().zip(looks).map(sample).collect();
+    let mut samples = Vec::new();
+    for cpus in options.cpu_counts() {
+        for (prize, vms) in [(Prize::Time, vms), (Prize::Frames, vms.min(SENDERS))] {
+            let fleet = Fleet {
+                cpus,
+                neighbours: racers(prize, vms),
+                ..Fleet::web(1, options.memory.as_deref().unwrap_or(DEFAULT_MEMORY))
+            };
+            let session = bench.boot(&fleet)?;
+            bench.driver.say(&format!("a race of {vms} VMs for {} on {cpus} processor(s)", prize.name()));
+            let answer = session.ask(&["race", &format!("2-{}", vms + 1), &SECONDS.to_string()])?;
+            samples.push(Sample { cpus, prize, race: Race::parse(&answer)? });
+            session.end()?;
+        }
+    }
     Ok(Findings {
-        configuration: json!({ "fleet": &fleet, "weights": WEIGHTS, "looked_at": chosen.len() }),
-        figures: figures(&samples),
+        configuration: json!({ "vms": vms, "senders": SENDERS, "weights": WEIGHTS, "seconds": SECONDS }),
+        figures: samples.iter().flat_map(figures).collect(),
+        plot: Some(plot(&samples)),
+        table: Vec::new(),
         samples: json!(&samples),
         failures: Vec::new(),
-        plot: None,
     })
 }
 
@@ -96,82 +147,113 @@ fn sizes(vms: u32) -> [u32; 3] {
     [vms.div_ceil(3), (vms + 1) / 3, vms / 3]
 }
 
-fn spinners(vms: u32) -> Vec<Neighbours> {
+fn racers(prize: Prize, vms: u32) -> Vec<Neighbours> {
     let of = |(weight, vms): (u32, u32)| Neighbours {
-        name: format!("spin{weight}"),
+        name: format!("{}{weight}", prize.mode()),
         image: "attack".to_owned(),
         vms,
         shares: DEFAULT_SHARES * weight,
-        arguments: "mode=spin".to_owned(),
+        group: None,
+        arguments: format!("mode={}", prize.mode()),
     };
     WEIGHTS.into_iter().zip(sizes(vms)).map(of).collect()
 }
 
-/// The VMs that are looked at, and their weights. VM 1 is none of those that compute.
-fn chosen(vms: u32) -> Vec<(u32, u32)> {
-    let mut first = 2;
-    let mut chosen = Vec::new();
-    for (weight, count) in WEIGHTS.into_iter().zip(sizes(vms)) {
-        let wanted = LOOKED_AT.min(count);
-        chosen.extend((0..wanted).map(|n| (first + n * count / wanted, weight)));
-        first += count;
+fn figures(sample: &Sample) -> Vec<Measure> {
+    let Sample { cpus, prize, race } = sample;
+    let (prize, name) = (*prize, prize.name());
+    let what = format!("{name}, {} VMs, {cpus} processor(s)", race.count);
+    let indices = race.indices(prize);
+    let mut figures = Vec::new();
+    for (second, &(_, index)) in (1..).zip(&indices) {
+        let about = format!("{what}: Jain's index after {second} s");
+        let measure = Measure::new(&format!("jain_{name}_cpus{cpus}_{second}s"), &about, "", Some(index));
+        figures.push(if second == indices.len() { measure.at_least(BUDGET) } else { measure });
     }
-    chosen
-}
-
-/// Jain's index.
-fn jain(values: &[f64]) -> Option<f64> {
-    let (sum, squares) = values.iter().fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
-    #[expect(clippy::cast_precision_loss, reason = "a few VMs")]
-    let n = values.len() as f64;
-    (squares > 0.0).then(|| sum * sum / (n * squares))
-}
-
-fn figures(samples: &[Sample]) -> Vec<Measure> {
-    let parts: Vec<f64> = samples.iter().map(|sample| sample.ns_per_s / f64::from(sample.weight)).collect();
-    let mut figures =
-        vec![Measure::new("jain", "Jain's index over time divided by weight", "", jain(&parts)).at_least(BUDGET)];
+    let unit = if prize == Prize::Time { "ms/s" } else { "frames/s" };
     for weight in WEIGHTS {
-        let of: Vec<f64> = samples.iter().filter(|s| s.weight == weight).map(|s| s.ns_per_s / 1e6).collect();
-        #[expect(clippy::cast_precision_loss, reason = "a few VMs")]
-        let mean = (!of.is_empty()).then(|| of.iter().sum::<f64>() / of.len() as f64);
         figures.push(Measure::new(
-            &format!("time_{weight}"),
-            &format!("processor time of a VM of weight {weight}"),
-            "ms/s",
-            mean,
+            &format!("{name}_cpus{cpus}_weight{weight}"),
+            &format!("{what}: a VM of weight {weight}"),
+            unit,
+            race.mean(prize, DEFAULT_SHARES * weight),
         ));
     }
     figures
+}
+
+fn plot(samples: &[Sample]) -> Figure {
+    let colours = [Colour::Blue, Colour::Orange, Colour::Green];
+    let panel = |prize: Prize, title: &str| {
+        let of_prize = samples.iter().filter(|sample| sample.prize == prize);
+        let mut series: Vec<Series> = of_prize
+            .zip(colours)
+            .map(|(sample, colour)| Series {
+                name: format!("{} CPU(s)", sample.cpus),
+                colour,
+                filled: false,
+                points: sample.race.indices(prize),
+            })
+            .collect();
+        let last = series.iter().flat_map(|line| &line.points).map(|&(at, _)| at).fold(1.0, f64::max);
+        series.push(Series {
+            name: "budget".to_owned(),
+            colour: Colour::Red,
+            filled: false,
+            points: vec![(0.0, BUDGET), (last, BUDGET)],
+        });
+        Panel {
+            title: title.to_owned(),
+            x_label: "time, seconds".to_owned(),
+            x_kind: Kind::Time,
+            y_label: "Jain's index".to_owned(),
+            y_kind: Kind::Linear,
+            series,
+        }
+    };
+    let vms = samples.iter().map(|sample| sample.race.count).max().unwrap_or(0);
+    Figure {
+        title: "Whether VMs get their shares".to_owned(),
+        subtitle: format!("{vms} VMs that compute, {SENDERS} at most that send, shares 1:2:4; 1 is perfectly even"),
+        rows: vec![vec![panel(Prize::Time, "Processor time"), panel(Prize::Frames, "Frames sent")]],
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_index_is_one_if_all_have_their_part_and_small_if_one_has_all() {
-        assert_eq!(jain(&[2.0, 2.0, 2.0]), Some(1.0));
-        assert_eq!(jain(&[4.0, 0.0, 0.0, 0.0]), Some(0.25));
-        assert_eq!((jain(&[]), jain(&[0.0])), (None, None));
-        let sample = |weight: u32, ns_per_s| Sample { vm: 2, weight, ns_per_s };
-        let fair = figures(&[sample(1, 10e6), sample(2, 20e6), sample(4, 40e6)]);
-        assert_eq!((fair[0].value, fair[0].is_kept()), (Some(1.0), Some(true)));
-        assert_eq!((fair[1].value, fair[3].value), (Some(10.0), Some(40.0)));
-        let equal = figures(&[sample(1, 10e6), sample(2, 10e6), sample(4, 10e6)]);
-        assert_eq!(equal[0].is_kept(), Some(false), "{equal:?}");
+    fn sample() -> Sample {
+        let answer = "race {\"first\":2,\"count\":3,\"at_ms\":[1010,2020],\"time_jain_ppm\":[985000,995000],\
+                      \"frames_jain_ppm\":[0,0],\"weights\":[{\"shares\":100,\"vms\":1,\"time_ns_per_s\":142000000,\
+                      \"frames_per_s\":0},{\"shares\":400,\"vms\":2,\"time_ns_per_s\":856000000,\"frames_per_s\":10}]}";
+        Sample { cpus: 1, prize: Prize::Time, race: Race::parse(answer).unwrap() }
     }
 
     #[test]
-    fn vms_of_each_weight_are_looked_at() {
-        for vms in [3, 10, 1000] {
-            let chosen = chosen(vms);
-            assert_eq!(spinners(vms).iter().map(|service| service.vms).sum::<u32>(), vms);
-            let mut numbers: Vec<u32> = chosen.iter().map(|&(vm, _)| vm).collect();
-            numbers.dedup();
-            assert_eq!(numbers.len(), chosen.len(), "{chosen:?}");
-            assert!(numbers.iter().all(|&vm| (2..vms + 2).contains(&vm)), "{chosen:?}");
-            assert!(WEIGHTS.iter().all(|&weight| chosen.iter().any(|&(_, w)| w == weight)), "{chosen:?}");
+    fn the_last_second_has_to_be_fair() {
+        let figures = figures(&sample());
+        let of = |name: &str| figures.iter().find(|figure| figure.name == name).unwrap();
+        assert_eq!((of("jain_time_cpus1_1s").value, of("jain_time_cpus1_1s").is_kept()), (Some(0.985), None));
+        assert_eq!(of("jain_time_cpus1_2s").is_kept(), Some(true));
+        assert_eq!((of("time_cpus1_weight1").value, of("time_cpus1_weight4").value), (Some(142.0), Some(428.0)));
+        assert_eq!(of("time_cpus1_weight2").value, None);
+    }
+
+    #[test]
+    fn other_answers_are_refused() {
+        for answer in ["", "race", "race {}", "race []", "churn {\"count\":1}"] {
+            assert!(Race::parse(answer).unwrap_err().to_string().contains("not understood"), "{answer}");
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_racers_as_asked_for() {
+        for (prize, vms) in [(Prize::Time, 3), (Prize::Frames, 10), (Prize::Time, 1000)] {
+            let racers = racers(prize, vms);
+            assert_eq!(racers.iter().map(|service| service.vms).sum::<u32>(), vms);
+            assert_eq!(racers.iter().map(|service| service.shares).collect::<Vec<_>>(), [100, 200, 400]);
+            assert!(racers.iter().all(|service| service.vms > 0));
         }
     }
 }

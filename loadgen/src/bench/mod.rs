@@ -6,14 +6,17 @@
 //!
 //! | scenario | what |
 //! |---|---|
+//! | [`ablation`] | what batching and idle-with-timeout are worth |
 //! | [`clone`](mod@clone) | how fast VMs are created from a template |
 //! | [`cost`] | whether a VM costs the same beside few and beside many |
 //! | [`density`] | what a VM costs parked and resident, and what waking it takes |
 //! | [`fairness`] | whether VMs get processor time by their shares |
 //! | [`isolation`] | what a VM loses by neighbours that take all they can |
 //! | [`overcommit`] | throughput when more is asked for than fits into memory |
+//! | [`scale`] | throughput with few and with many VMs, on one processor and on two |
 //! | [`switch`] | what the kernel's shortest paths take |
 
+pub mod ablation;
 pub mod churn;
 pub mod clone;
 pub mod cost;
@@ -22,6 +25,7 @@ pub mod fairness;
 pub mod isolation;
 pub mod overcommit;
 pub mod report;
+pub mod scale;
 pub mod switch;
 
 use crate::driver::{Driver, Session, write};
@@ -36,12 +40,14 @@ use std::sync::atomic::AtomicBool;
 
 /// All scenarios, by name.
 pub const SCENARIOS: &[Scenario] = &[
+    ablation::SCENARIO,
     clone::SCENARIO,
     cost::SCENARIO,
     density::SCENARIO, //
     fairness::SCENARIO,
     isolation::SCENARIO,
     overcommit::SCENARIO,
+    scale::SCENARIO,
     switch::SCENARIO,
 ];
 
@@ -64,7 +70,9 @@ pub struct Options {
     /// How many VMs.
     pub vms: Option<u32>,
     /// Processors of the machine.
-    pub cpus: u32,
+    pub cpus: Option<u32>,
+    /// Whether less is to be measured.
+    pub quick: bool,
     /// Memory of the machine.
     pub memory: Option<String>,
     /// Size of its swap disk.
@@ -83,6 +91,44 @@ pub struct Options {
     pub folder: PathBuf,
     /// Whether to show no progress.
     pub quiet: bool,
+}
+
+impl Options {
+    /// Processors of the machine.
+    #[must_use]
+    pub fn cpus(&self) -> u32 {
+        self.cpus.unwrap_or(1)
+    }
+
+    /// Processors of each machine of a scenario that compares one with two.
+    #[must_use]
+    pub fn cpu_counts(&self) -> Vec<u32> {
+        self.cpus.map_or_else(|| vec![1, 2], |cpus| vec![cpus])
+    }
+
+    /// The numbers of VMs of a scenario that looks how something grows with them: powers of ten, and what was asked for
+    /// as the last.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<u32> {
+        let most = self.vms.unwrap_or(if self.quick { 1000 } else { 10_000 });
+        let mut sizes: Vec<u32> = [1, 10, 100, 1000, 10_000].into_iter().filter(|&vms| vms < most).collect();
+        sizes.push(most);
+        sizes
+    }
+}
+
+/// Requests at once, where VMs are many or few.
+pub const AT_ONCE: u32 = 64;
+
+/// Arguments of a load over kept connections: one to each VM, or as many as requests at once if VMs are fewer. Requests
+/// go over random ones.
+#[must_use]
+pub fn kept(vms: u32) -> [&'static str; 4] {
+    if vms < AT_ONCE {
+        ["--keep-alive", "--targets", "random", "--connections=64"]
+    } else {
+        ["--targets", "kept", "--connections", "64"]
+    }
 }
 
 /// A scenario under way: what it was asked, and its way to machines.
@@ -177,6 +223,15 @@ pub fn run(scenario: &Scenario, options: &Options, firn: &Path, stop: &AtomicBoo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_vms_have_several_connections_each() {
+        assert!(kept(1).contains(&"random") && kept(AT_ONCE - 1).contains(&"random"));
+        assert!(kept(AT_ONCE).contains(&"kept") && kept(10_000).contains(&"kept"));
+        for arguments in [kept(1), kept(1000)] {
+            assert!(arguments.join(" ").ends_with(&AT_ONCE.to_string()), "{arguments:?}");
+        }
+    }
 
     #[test]
     fn scenarios_are_found_by_names_that_differ() {

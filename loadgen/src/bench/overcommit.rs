@@ -67,7 +67,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         (vms, None) => memory_for(vms.unwrap_or(DEFAULT_VMS)),
     };
     let fleet = Fleet {
-        cpus: options.cpus,
+        cpus: options.cpus(),
         swap: Some(options.swap.clone().unwrap_or_else(|| "4G".to_owned())),
         swap_iops: Some(options.swap_iops.unwrap_or(5000)),
         ..Fleet::web(CALIBRATION_VMS, &memory)
@@ -92,6 +92,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         configuration: json!({ "fleet": &fleet, "fitting": fitting, "seconds": seconds, "connections": CONNECTIONS }),
         figures: figures(fitting, &points),
         plot: Some(plot(&memory, &points)),
+        table: Vec::new(),
         samples: json!({ "calibration": { "vms": fleet.vms, "served": served }, "points": points }),
         failures,
     })

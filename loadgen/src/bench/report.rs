@@ -26,6 +26,8 @@ pub struct Findings {
     pub failures: Vec<String>,
     /// A plot.
     pub plot: Option<Figure>,
+    /// The figures as rows of a table, the first of them the heading, where that is easier to read than a list.
+    pub table: Vec<Vec<String>>,
 }
 
 /// A figure, and what it is to be.
@@ -122,6 +124,9 @@ pub struct BenchReport {
     pub figures: Vec<Measure>,
     /// The plot.
     pub plot: Option<PathBuf>,
+    /// The last run's figures as rows of a table, if there is one.
+    #[serde(default)]
+    pub table: Vec<Vec<String>>,
     /// What each run's machines were like.
     pub configuration: Vec<Value>,
     /// Everything each run read.
@@ -136,6 +141,7 @@ impl BenchReport {
         let of_all = |i: usize| runs.iter().filter_map(|run| run.figures.get(i)).collect::<Vec<_>>();
         let figures = (0..nr_figures).filter_map(|i| Measure::of_runs(&of_all(i))).collect();
         let failures: Vec<String> = runs.iter().flat_map(|run| run.failures.clone()).collect();
+        let table = runs.last().map(|run| run.table.clone()).unwrap_or_default();
         let (configuration, samples) = runs.into_iter().map(|run| (run.configuration, run.samples)).unzip();
         Self {
             schema: SCHEMA.to_owned(),
@@ -148,6 +154,7 @@ impl BenchReport {
             versions: versions(),
             figures,
             plot: None,
+            table,
             configuration,
             samples,
         }
@@ -163,6 +170,10 @@ impl BenchReport {
     #[must_use]
     pub fn summary(&self) -> String {
         let mut out = format!("{}: {}\n", self.scenario, self.about);
+        if !self.table.is_empty() {
+            out.push_str(&columns(&self.table));
+            return out;
+        }
         let width = self.figures.iter().map(|measure| measure.about.chars().count()).max().unwrap_or(0) + 2;
         for measure in &self.figures {
             let value = measure.value.map_or_else(|| "unknown".to_owned(), |value| with_unit(value, &measure.unit));
@@ -181,6 +192,27 @@ impl BenchReport {
         }
         out
     }
+}
+
+/// Rows whose columns stand under each other, the first to the left, the others to the right. A row of one cell is a
+/// remark.
+fn columns(rows: &[Vec<String>]) -> String {
+    let nr_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let rows_of_many = || rows.iter().filter(|row| row.len() > 1);
+    let width = |column: usize| {
+        rows_of_many().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..nr_columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (n, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            // Writing to a string cannot fail.
+            let _ = if n == 0 { write!(line, "  {cell:<width$}") } else { write!(line, "  {cell:>width$}") };
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    out
 }
 
 fn with_unit(value: f64, unit: &str) -> String {
@@ -206,7 +238,8 @@ mod tests {
     fn options() -> Options {
         Options {
             vms: None,
-            cpus: 1,
+            cpus: None,
+            quick: false,
             memory: None,
             swap: None,
             swap_iops: None,
@@ -275,6 +308,17 @@ mod tests {
         assert_eq!(lines[1], "  bytes of a parked VM  300.2 bytes     budget at most 512 bytes");
         assert_eq!(lines[2], "  share left            0.50            budget at least 0.70, MISSED");
         assert_eq!(lines[3], "  something else        unknown");
+    }
+
+    #[test]
+    fn a_table_stands_for_the_list() {
+        let row = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>();
+        let findings = Findings {
+            table: vec![row(&["attack", "p99"]), row(&["none", "12.5 ms"]), row(&["a longer remark"])],
+            ..Findings::default()
+        };
+        let text = BenchReport::new(&scenario(), &options(), vec![findings]).summary();
+        assert_eq!(text, "some: something\n  attack      p99\n  none    12.5 ms\n  a longer remark\n");
     }
 
     #[test]

@@ -62,6 +62,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         samples: json!({ "null": &null, "yield": &turns, "udp": &datagrams }),
         failures: Vec::new(),
         plot: None,
+        table: Vec::new(),
     })
 }
 

@@ -135,8 +135,11 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N")]
     pub vms: Option<u32>,
     /// Processors of the machine
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub cpus: u32,
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Measure less, and with fewer VMs
+    #[arg(long)]
+    pub quick: bool,
     /// Memory of the machine
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
@@ -176,7 +179,7 @@ impl BenchArgs {
     /// What is wrong and how to mend it.
     pub fn options(&self) -> Result<bench::Options, String> {
         self.vms.map_or(Ok(()), |vms| check_count("--vms", vms, MAX_VMS))?;
-        check_count("--cpus", self.cpus, MAX_CPUS)?;
+        self.cpus.map_or(Ok(()), |cpus| check_count("--cpus", cpus, MAX_CPUS))?;
         check_count("--runs", self.runs, MAX_RUNS)?;
         self.seconds.map(|s| seconds("--seconds", s)).transpose()?;
         self.memory.as_deref().map_or(Ok(()), |memory| check_size("--memory", memory))?;
@@ -184,6 +187,7 @@ impl BenchArgs {
         Ok(bench::Options {
             vms: self.vms,
             cpus: self.cpus,
+            quick: self.quick,
             memory: self.memory.clone(),
             swap: self.swap.clone(),
             swap_iops: self.swap_iops,

@@ -64,7 +64,7 @@ pub struct Series {
     pub name: String,
     /// Its colour.
     pub colour: Colour,
-    /// Whether the area under it is tinted.
+    /// Whether the area under it is tinted. Over names: whether its points are levels to be kept, drawn as dashes.
     pub filled: bool,
     /// Its points.
     pub points: Vec<(f64, f64)>,
@@ -153,7 +153,10 @@ impl Panel {
         svg.text(area.x, area.y + 16.0, "start", 15.0, INK, "600", &self.title);
         self.draw_axes(svg, area, plot, &x_scale, &y_scale);
         for series in &self.series {
-            series.draw(svg, plot, &x_scale, &y_scale);
+            match self.x_kind {
+                Kind::Names(names) => series.draw_by_name(svg, plot, names.len(), &x_scale, &y_scale),
+                _ => series.draw(svg, plot, &x_scale, &y_scale),
+            }
         }
         if self.series.len() > 1 {
             self.draw_legend(svg, area);
@@ -200,6 +203,25 @@ impl Panel {
 }
 
 impl Series {
+    /// Draws points that have no order: nothing lies between them.
+    fn draw_by_name(&self, svg: &mut Svg, plot: Area, names: usize, x_scale: &Scale, y_scale: &Scale) {
+        #[expect(clippy::cast_precision_loss, reason = "a few names")]
+        let half = plot.width / names.max(1) as f64 * 0.3;
+        let hex = self.colour.hex();
+        for &(x, y) in &self.points {
+            let (x, y) = (plot.x + x_scale.place(x) * plot.width, plot.y + plot.height * (1.0 - y_scale.place(y)));
+            svg.raw(&if self.filled {
+                format!(
+                    "<line x1=\"{:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\" stroke=\"{hex}\" stroke-width=\"2\"/>\n",
+                    x - half,
+                    x + half
+                )
+            } else {
+                format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{hex}\"/>\n")
+            });
+        }
+    }
+
     fn draw(&self, svg: &mut Svg, plot: Area, x_scale: &Scale, y_scale: &Scale) {
         let bottom = plot.y + plot.height;
         let mut path = String::with_capacity(self.points.len() * 12);

@@ -9,6 +9,10 @@ pub enum Kind {
     Time,
     /// A latency in microseconds, by powers of ten.
     Latency,
+    /// A count from 1 on, by powers of ten.
+    Decades,
+    /// Names, one after the other: values are their places in the list.
+    Names(&'static [&'static str]),
     /// A share of all, by nines: 90 %, 99 %, 99.9 % at equal distances.
     Nines,
 }
@@ -40,6 +44,7 @@ impl Scale {
         if low > high {
             (low, high) = match kind {
                 Kind::Latency => (100.0, 1000.0),
+                Kind::Decades => (1.0, 10.0),
                 _ => (0.0, 0.9),
             };
         }
@@ -66,6 +71,12 @@ impl Scale {
                 }
                 Self { kind, low, high }
             }
+            Kind::Decades => {
+                let low = 10f64.powf(low.max(1.0).log10().floor());
+                Self { kind, low, high: 10f64.powf(high.max(1.0).log10().ceil()).max(low * 10.0) }
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a few names")]
+            Kind::Names(names) => Self { kind, low: -0.5, high: names.len().max(1) as f64 - 0.5 },
             Kind::Nines => Self { kind, low: 0.0, high: nines(high.clamp(0.9, 0.999_999_9)) },
         }
     }
@@ -74,8 +85,8 @@ impl Scale {
     #[must_use]
     pub fn place(&self, value: f64) -> f64 {
         let fraction = match self.kind {
-            Kind::Linear | Kind::Time => (value - self.low) / (self.high - self.low),
-            Kind::Latency => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),
+            Kind::Linear | Kind::Time | Kind::Names(_) => (value - self.low) / (self.high - self.low),
+            Kind::Latency | Kind::Decades => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),
             Kind::Nines => nines(value) / self.high,
         };
         fraction.clamp(0.0, 1.0)
@@ -110,6 +121,19 @@ impl Scale {
                     decade *= 10.0;
                 }
                 ticks
+            }
+            Kind::Decades => {
+                let mut ticks = Vec::new();
+                let mut decade = self.low;
+                while decade <= self.high * 1.001 {
+                    ticks.push(at(decade, crate::human::whole(decade)));
+                    decade *= 10.0;
+                }
+                ticks
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a few names")]
+            Kind::Names(names) => {
+                names.iter().enumerate().map(|(place, name)| at(place as f64, (*name).to_owned())).collect()
             }
             Kind::Nines => {
                 let named = [(0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")];
@@ -166,13 +190,17 @@ mod tests {
         assert_eq!(labels(Kind::Time, &[0.0, 10.2]), ["0", "5", "10"]);
         assert_eq!(labels(Kind::Latency, &[300.0, 4000.0]), ["200 µs", "500 µs", "1 ms", "2 ms", "5 ms"]);
         assert_eq!(labels(Kind::Latency, &[30.0, 2e6]), ["100 µs", "1 ms", "10 ms", "100 ms", "1 s"]);
+        assert_eq!(labels(Kind::Decades, &[1.0, 2.0, 10_000.0]), ["1", "10", "100", "1,000", "10,000"]);
+        assert_eq!(labels(Kind::Decades, &[]), ["1", "10"]);
+        assert_eq!(labels(Kind::Names(&["a", "b"]), &[0.0, 1.0]), ["a", "b"]);
         assert_eq!(labels(Kind::Nines, &[0.0, 0.9991]), ["0", "50", "90", "99", "99.9"]);
     }
 
     proptest! {
         #[test]
         fn every_value_has_a_place_and_order_is_kept(
-            kind in prop_oneof![Just(Kind::Linear), Just(Kind::Time), Just(Kind::Latency), Just(Kind::Nines)],
+            kind in prop_oneof![Just(Kind::Linear), Just(Kind::Time), Just(Kind::Latency), Just(Kind::Nines),
+                Just(Kind::Decades), Just(Kind::Names(&["a", "b", "c"]))],
             values in proptest::collection::vec(0.0f64..1e9, 0..20),
         ) {
             let values: Vec<f64> =

@@ -21,7 +21,13 @@ up) echo "$machine" > "$here/up"; sleep 0.3
 exec) if [ DIES = 1 ]; then sleep 0.6; rm "$here/up"; exec sleep 30; fi
     shift 4; exec "$@" ;;
 status) echo '{"free_pages":1000,"total_pages":5000,"private_pages":30,"table_pages":12,"ended":0,"parked":COUNT,"parked_on_disk":ON_DISK}' ;;
-ask) echo "$@" > "$here/asked"; echo "parked COUNT VMs" ;;
+inspect) echo "{\"instructions\":$(($(date +%s%3N) % 1000000000))}" ;;
+ask) echo "$@" > "$here/asked"
+    case " $* " in
+    *" race "*) echo 'race {"first":2,"count":3,"at_ms":[1001],"time_jain_ppm":[RACE],"frames_jain_ppm":[RACE],"weights":[{"shares":100,"vms":3,"time_ns_per_s":9000000,"frames_per_s":6}]}' ;;
+    *" storm "*) echo 'storm {"first":2,"count":200,"rounds":7,"created":1400}' ;;
+    *) echo "parked COUNT VMs" ;;
+    esac ;;
 logs) echo '[    0.200000] info  firn: ready'; echo '[    0.700000] vm 0| fleet demo: COUNT VMs started' ;;
 down) rm -f "$here/up"; echo '{"ending":"ENDING"}'; exit DOWN ;;
 esac
@@ -41,7 +47,15 @@ impl Stage {
         let servers = Servers::start(behaviours);
         let mut script = SCRIPT.replace("FIRST", &servers.first.to_string());
         script = script.replace("COUNT", &servers.count.to_string());
-        let usual = [("BUILD", "0"), ("UP", "0"), ("DOWN", "0"), ("ENDING", "well"), ("ON_DISK", "2"), ("DIES", "0")];
+        let usual = [
+            ("BUILD", "0"),
+            ("UP", "0"),
+            ("DOWN", "0"),
+            ("ENDING", "well"),
+            ("ON_DISK", "2"),
+            ("DIES", "0"),
+            ("RACE", "995000"),
+        ];
         for (name, value) in settings.iter().chain(&usual) {
             script = script.replace(name, value);
         }
@@ -78,6 +92,11 @@ impl Stage {
         command.arg(subcommand).args(arguments).arg("--quiet");
         command.args(["--port", &self.servers.port.to_string()]).arg("--firn").arg(self.path("firn"));
         command
+    }
+
+    /// What the script was asked, whole lines.
+    pub fn whole_diary(&self) -> Vec<String> {
+        fs::read_to_string(self.path("diary")).unwrap().lines().map(str::to_owned).collect()
     }
 
     /// What the script was asked: the first words.

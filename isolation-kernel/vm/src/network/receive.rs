@@ -176,6 +176,7 @@ impl<H: Hardware> Core<'_, H> {
             Waker::Resident => self.wake(to),
             Waker::Parked => self.wake_parked(to),
         }
+        self.note_arrival(to);
     }
 
     /// Copies queued frames into a VM's receive ring, as many as fit.
