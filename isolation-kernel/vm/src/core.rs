@@ -9,6 +9,7 @@ use crate::lifecycle::Remains;
 use crate::mail::Search;
 use crate::memory::{Absent, Mapped, Means, Memory, Shared, report_access};
 use crate::network::Wire;
+use crate::network::transmit::Senders;
 use crate::orders::Gathering;
 use crate::pack::Packer;
 use crate::reclaim::HEAVIEST;
@@ -45,9 +46,6 @@ const TIMER_MOVES: u32 = 4;
 
 /// With more timers due than a turn takes, VMs run and frames move for so long before the next ones fire.
 const TIMER_GAP_NS: u64 = 50_000;
-
-/// Frames queued for the wire that are sent without waiting for the loop to run dry.
-const FLUSH_AFTER: u32 = 16;
 
 /// How often a request is tried again for which there is no room.
 const GATE_RETRY_NS: u64 = 10_000_000;
@@ -86,8 +84,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) parking: VecDeque<u32>,
     /// VMs that wait for memory.
     pub(crate) starved: VecDeque<u32>,
-    /// VMs that wait for admission, in order.
-    pub(crate) waiting: VecDeque<u32>,
+    /// VMs that wait for admission, in order, with their place in the order of the machine.
+    pub(crate) waiting: VecDeque<(u64, u32)>,
     pub(crate) parks: u64,
     pub(crate) record_bytes: u64,
     pub(crate) wakes_memory: u64,
@@ -105,7 +103,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) random: ChaCha20Rng,
     pub(crate) wire: Wire,
     pub(crate) console: Bucket,
-    pub(crate) blocked: VecDeque<u32>,
+    pub(crate) senders: Senders,
     pub(crate) loading: VecDeque<Loading<'b>>,
     pub(crate) remains: VecDeque<Remains<H>>,
     /// At most [`MAX_EVENTS`].
@@ -158,23 +156,21 @@ impl<'b, H: Hardware> Core<'b, H> {
             self.poll_serial(None);
         }
         self.fire_timers();
+        let has_senders = self.senders.is_waiting() && self.serve_senders(None).unwrap_or(false);
         let has_work = (self.has_chores() || self.is_short()) && self.do_chores();
         self.show_others();
         match self.scheduler.pick() {
             Some(number) => self.dispatch(number),
-            None if has_work => {}
+            None if has_work || has_senders => {}
             None => self.halt(),
         }
-        if self.wire.unflushed >= FLUSH_AFTER || (self.wire.unflushed > 0 && self.scheduler.is_empty()) {
-            self.flush();
-        }
+        self.flush_if_due(self.scheduler.is_empty());
     }
 
     /// Whether there is anything for [`Self::do_chores`] but memory to reclaim: one look at many lengths.
     #[inline]
     fn has_chores(&self) -> bool {
-        let waiting =
-            self.blocked.len() | self.events.len() | self.replies.len() | self.loading.len() | self.remains.len();
+        let waiting = self.events.len() | self.replies.len() | self.loading.len() | self.remains.len();
         let waiting = waiting | self.parking.len() | self.embryos.len() | self.starved.len() | self.waiting.len();
         (waiting | self.swap.waiting() | usize::from(self.is_gate_stalled)) != 0
     }
@@ -182,7 +178,6 @@ impl<'b, H: Hardware> Core<'b, H> {
     /// What is done between VMs' turns: a bounded piece of everything that there is. Says whether there may be more.
     #[inline(never)]
     fn do_chores(&mut self) -> bool {
-        self.retry_blocked();
         let has_work = self.serve_disk() | self.load_images() | self.reap_remains();
         let has_work = has_work | self.reclaim() | self.continue_parking() | self.grow_template();
         if !self.starved.is_empty() {
@@ -205,18 +200,10 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     #[inline(never)]
-    fn flush(&mut self) {
-        self.hw.flush();
-        self.wire.unflushed = 0;
-    }
-
-    #[inline(never)]
     fn halt(&mut self) {
-        if self.wire.unflushed > 0 {
-            self.flush();
-        }
+        self.flush_if_due(true);
         let before = self.hw.now();
-        let mut alarm = self.timers.next_idle();
+        let mut alarm = self.next_alarm().min(self.timers.next_idle());
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);
         }
@@ -227,7 +214,6 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.hw.set_alarm(alarm);
         if self.seat.lie_down() {
             self.hw.halt();
-            self.seat.get_up();
         }
         self.idle_ns += self.hw.now().since(before);
     }
@@ -351,7 +337,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let Some(template) = self.templates.get(vm.template as usize) else { return After::Sleep(Nanos::NEVER) };
         self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
         let started = self.hw.now();
-        self.hw.set_alarm(started.after(QUANTUM_NS).min(self.timers.next()));
+        self.hw.set_alarm(started.after(QUANTUM_NS).min(self.next_alarm()));
         let mut entered = started;
         let after = loop {
             let exit = self.hw.enter(&mut vm.registers);
@@ -485,23 +471,25 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     #[inline(never)]
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
+        let has_orders = self.poll_mail(Some(vm));
         self.poll_wire(Some(vm));
-        if let Err(after) = self.fill_receive_ring(vm) {
+        let served = self.serve_senders(Some(vm)).map_err(After::End);
+        if let Err(after) = served.and_then(|_| self.fill_receive_ring(vm)) {
             return after;
         }
+        self.flush_if_due(true);
         self.poll_serial(Some(vm));
         self.fire_timers();
-        if self.poll_mail(Some(vm)) || self.scheduler.is_over(ran_ns) {
+        let is_shared = !self.seat.is_alone();
+        // With other cores there is more to do between turns than to let others run.
+        if has_orders || self.scheduler.is_over(ran_ns) || (is_shared && ran_ns >= QUANTUM_NS) {
             return After::Yield;
         }
         let now = self.hw.now();
         let rest = QUANTUM_NS.saturating_sub(ran_ns);
         // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
         let slice = if rest == 0 { QUANTUM_NS } else { rest };
-        self.hw.set_alarm(now.after(slice).min(self.timers.next()));
-        if self.wire.unflushed > 0 {
-            self.flush();
-        }
+        self.hw.set_alarm(now.after(slice).min(self.next_alarm()));
         After::Resume
     }
 
