@@ -190,12 +190,13 @@ impl<H: Hardware> Core<'_, H> {
 
     #[inline(never)]
     fn fill_from_queue(&mut self, vm: &mut Vm<H>) -> Result<(), After> {
-        // It may be given the ring's pages.
-        vm.has_changed = true;
         if let Some(memory) = &mut vm.memory
-            && memory.fixed.need_receive(&mut self.hw).is_err()
+            && memory.fixed.receive.is_none()
         {
-            return Err(After::Starve);
+            vm.has_changed = true;
+            if memory.fixed.need_receive(&mut self.hw).is_err() {
+                return Err(After::Starve);
+            }
         }
         let Some(ring) = vm.receive_ring() else { return Ok(()) };
         let mut any = false;
