@@ -366,6 +366,11 @@ impl<H: Hardware> Seat<H> {
         is_elsewhere.then_some(home & ENDED != 0)
     }
 
+    /// Whether a number is taken on any core; false on a core that is alone, which has its table.
+    pub fn has_home(&self, vm: u32) -> bool {
+        self.board.homes.get(vm as usize).is_some_and(|home| home.load(Ordering::Acquire) != 0)
+    }
+
     /// Says which core is a VM's home, or that the number is free.
     pub fn set_home(&self, vm: u32, core: Option<u32>) {
         if let Some(home) = self.board.homes.get(vm as usize) {

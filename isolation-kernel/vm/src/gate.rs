@@ -360,8 +360,9 @@ impl<'b, H: Hardware> Core<'b, H> {
             return Err(GateError::BadArgument);
         }
         let is_coming = |number| self.embryos.iter().flat_map(|e| &e.waiting).any(|pending| pending.number == number);
-        let is_elsewhere = self.seat.is_elsewhere(number).is_some();
-        if number == SUPERVISOR || self.vms.exists(number) || is_elsewhere || is_coming(number) {
+        // One that is on its way from here to another core is nowhere, and has its number all the same.
+        let is_taken = self.vms.exists(number) || self.seat.has_home(number);
+        if number == SUPERVISOR || is_taken || is_coming(number) {
             return Err(GateError::VmExists);
         }
         if u64::from(minimum_pages) > self.usable_pages {
