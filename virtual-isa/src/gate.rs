@@ -300,6 +300,8 @@ pub struct VmStatus {
     pub shares: u32,
     /// Its class.
     pub class: u32,
+    /// The core that has it.
+    pub core: u32,
     /// Its memory in pages.
     pub memory_pages: u32,
     /// Pages that are kept for it.

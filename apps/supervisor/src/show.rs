@@ -113,6 +113,7 @@ pub fn vm(fleet: &Fleet, vm: u32, status: &VmStatus) -> String {
     object
         .number("shares", status.shares)
         .number("class", status.class)
+        .number("core", status.core)
         .string("group", if vm == 0 { "supervisor" } else { fleet.plan.group_of(status.class) })
         .number("memory_pages", status.memory_pages)
         .number("minimum_pages", status.minimum_pages)
@@ -263,6 +264,7 @@ mod tests {
             state,
             shares: u32::MAX,
             class: u32::MAX,
+            core: u32::MAX,
             memory_pages: u32::MAX,
             minimum_pages: u32::MAX,
             private_pages: 9,

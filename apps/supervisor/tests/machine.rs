@@ -50,6 +50,7 @@ fn answer(state: VmState, class: u32, counters: Counters) -> Answer {
         state,
         shares: 1,
         class,
+        core: 0,
         memory_pages: 256,
         minimum_pages: 16,
         private_pages: 9,

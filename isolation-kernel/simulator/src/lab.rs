@@ -145,7 +145,7 @@ impl LabPlan {
 }
 
 /// On how many cores tests run that do not care: one, or what the environment says.
-fn cores_wanted() -> u32 {
+pub(crate) fn cores_wanted() -> u32 {
     let wanted = std::env::var("FIRN_CORES").ok();
     wanted.map_or(1, |cores| cores.parse().expect("FIRN_CORES must be a number"))
 }

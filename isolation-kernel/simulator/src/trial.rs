@@ -2,7 +2,7 @@
 //! while the outside parks, wakes, pauses, stops and destroys them and things go wrong. A run that finds anything
 //! wrong panics.
 
-use crate::lab::{Lab, LabPlan};
+use crate::lab::{Lab, LabPlan, cores_wanted};
 use crate::model::{self, Deeds, Modelled};
 use crate::supervisor::Reply;
 use fastrand::Rng;
@@ -62,7 +62,16 @@ struct Trial {
 /// If anything is wrong.
 #[must_use]
 pub fn run(seed: u64, defect: Option<Defect>) -> Outcome {
-    let mut trial = Trial::new(seed);
+    run_on(seed, cores_wanted(), defect)
+}
+
+/// Runs a seed on so many cores, whose turns are interleaved by the seed.
+///
+/// # Panics
+/// If anything is wrong.
+#[must_use]
+pub fn run_on(seed: u64, cores: u32, defect: Option<Defect>) -> Outcome {
+    let mut trial = Trial::new(seed, cores);
     if let Some(defect) = defect {
         trial.lab.core().plant(defect);
     }
@@ -80,7 +89,7 @@ pub fn run(seed: u64, defect: Option<Defect>) -> Outcome {
 }
 
 impl Trial {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, cores: u32) -> Self {
         let mut random = Rng::with_seed(seed);
         let mood = [Mood::Clean, Mood::Clean, Mood::Slow, Mood::Lossy, Mood::Lossy, Mood::Short][random.usize(..6)];
         let pages = 130 + random.u32(..250);
@@ -90,7 +99,12 @@ impl Trial {
         let deeds = Rc::new(RefCell::new(Deeds::default()));
         let theirs = Rc::clone(&deeds);
         let mut births = 0;
-        let plan = LabPlan::new(pages).images(2).disk(blocks).memory(memory_pages).template(model::prologue);
+        let plan = LabPlan::new(pages)
+            .cores(cores, seed)
+            .images(2)
+            .disk(blocks)
+            .memory(memory_pages)
+            .template(model::prologue);
         let mut lab = plan.boot(move |number| {
             births += 1;
             let seed = seed ^ (u64::from(number) << 32) ^ (births << 48);

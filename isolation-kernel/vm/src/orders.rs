@@ -185,7 +185,11 @@ impl<H: Hardware> Core<'_, H> {
         match operation {
             Operation::Inspect { vm } => match self.vms.get(vm) {
                 Some(vm) => Ok(Answer::Vm(self.vm_status(vm))),
-                None => self.vms.stub(vm).map(|stub| Answer::Vm(stub_status(stub))).ok_or(GateError::NoSuchVm),
+                None => self
+                    .vms
+                    .stub(vm)
+                    .map(|stub| Answer::Vm(stub_status(stub, self.seat.core())))
+                    .ok_or(GateError::NoSuchVm),
             },
             Operation::Start { vm } | Operation::Pause { vm } | Operation::Stop { vm }
                 if self.vms.stub(vm).is_some() =>

@@ -25,6 +25,7 @@ impl<H: Hardware> Core<'_, H> {
             },
             shares: vm.shares,
             class: u32::from(vm.class),
+            core: self.seat.core(),
             memory_pages: vm.memory_pages,
             minimum_pages: vm.minimum_pages,
             private_pages: memory.map_or(0, Memory::private_pages),
@@ -136,7 +137,7 @@ pub fn add(sum: &mut MachineStatus, other: &MachineStatus) {
 }
 
 /// The status of a VM that is parked.
-pub fn stub_status(stub: &Stub) -> VmStatus {
+pub fn stub_status(stub: &Stub, core: u32) -> VmStatus {
     let in_head = stub.own_pages.saturating_sub(stub.cold_pages);
     let is_away = stub.is_on_disk();
     let are_cold_kept = !stub.kept.is_empty();
@@ -152,6 +153,7 @@ pub fn stub_status(stub: &Stub) -> VmStatus {
         },
         shares: stub.shares,
         class: u32::from(stub.class),
+        core,
         memory_pages: stub.memory_pages,
         minimum_pages: stub.minimum_pages,
         private_pages: 0,
