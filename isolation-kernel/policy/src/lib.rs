@@ -9,6 +9,7 @@
 //! | [`extents`] | which blocks of the swap disk what is swapped out gets |
 //! | [`packet_share`] | how many frames may wait for a VM |
 //! | [`bucket`] | how much of something a VM may use at a time |
+//! | [`wheel`] | when a sleeping VM is due |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -25,3 +26,4 @@ pub mod gatekeeper;
 pub mod packet_share;
 pub mod reclaim;
 pub mod scheduler;
+pub mod wheel;

@@ -21,7 +21,7 @@ use hal::{Access, Exit, Hardware, Nanos, NoMemory, Page, Ppn};
 use policy::bucket::Bucket;
 use policy::gatekeeper::Gatekeeper;
 use policy::reclaim::Watermarks;
-use policy::scheduler::{QUANTUM_NS, Scheduler};
+use policy::scheduler::{Claim, Group, Scheduler};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use virtual_isa::bundle::{Bundle, BundleError, EntryKind, MachinePlan};
@@ -35,6 +35,18 @@ use virtual_isa::network::{Network, NetworkError};
 
 /// Number of the supervisor VM.
 pub(crate) const SUPERVISOR: u32 = 0;
+
+/// The supervisor's group, and what it weighs: with the machine busy it can have an eighth of a core.
+const SUPERVISOR_GROUP: (Group, u32) = (Group(0), 1);
+
+/// The group of all other VMs.
+const MACHINE_GROUP: (Group, u32) = (Group(1), 7);
+
+/// What waking a VM is charged with, in nanoseconds: the timer or frame, and the queue.
+const WAKE_NS: u64 = 1_000;
+
+/// What a turn is charged with beside the time it takes, in nanoseconds: the pick, and the loop around it.
+const TURN_NS: u64 = 5_000;
 
 /// Timers that fire in one turn of the loop.
 const TIMER_BATCH: usize = 64;
@@ -88,6 +100,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) no_room_since: Option<Nanos>,
     pub(crate) zero: Page,
     pub(crate) scheduler: Scheduler,
+    /// Up to when the VM that runs was charged.
+    pub(crate) charged: Nanos,
     pub(crate) timers: Timers,
     pub(crate) random: ChaCha20Rng,
     pub(crate) wire: Wire,
@@ -217,6 +231,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             no_room_since: None,
             zero,
             scheduler: Scheduler::new(),
+            charged: Nanos(0),
             timers: Timers::default(),
             random,
             wire: Wire::default(),
@@ -229,6 +244,9 @@ impl<'b, H: Hardware> Core<'b, H> {
             idle_ns: 0,
             next_generation: 1,
         };
+        for (group, shares) in [SUPERVISOR_GROUP, MACHINE_GROUP] {
+            core.scheduler.set_group(group, shares)?;
+        }
         core.create_supervisor(plan.supervisor_pages)?;
         if core.hw.free_pages() < core.marks.high {
             return Err(BootError::NoMemory);
@@ -330,16 +348,29 @@ impl<'b, H: Hardware> Core<'b, H> {
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);
         }
+        let is_waking = vm.state == State::Idle;
         vm.state = State::Runnable;
         vm.wants_park = None;
-        if !vm.is_queued {
-            vm.is_queued = true;
-            self.scheduler.enqueue(vm.number);
+        if vm.is_queued {
+            return;
+        }
+        let (group, _) = if vm.is_privileged { SUPERVISOR_GROUP } else { MACHINE_GROUP };
+        let claim = Claim { group, shares: vm.shares, is_new: vm.counters.dispatches == 0 };
+        if self.scheduler.enqueue(vm.number, claim).is_err() {
+            // It is tried again when there is memory.
+            vm.state = State::Starved;
+            self.starved.push_back(vm.number);
+            return;
+        }
+        vm.is_queued = true;
+        if is_waking {
+            self.scheduler.charge(vm.number, WAKE_NS);
         }
     }
 
     fn dispatch(&mut self, number: u32) {
-        let Some(mut vm) = self.vms.take(number) else { return };
+        self.charged = self.hw.now();
+        let Some(mut vm) = self.vms.take(number) else { return self.scheduler.sleep(number) };
         vm.is_queued = false;
         if vm.state == State::Runnable {
             vm.counters.dispatches += 1;
@@ -349,6 +380,9 @@ impl<'b, H: Hardware> Core<'b, H> {
             if vm.awaited == awaited && !matches!(after, After::Wait | After::Starve) {
                 vm.awaited = None;
             }
+            // A turn that is over at once has a price too, or one that waits for memory would go before all others for ever.
+            self.scheduler.charge(number, TURN_NS);
+            self.charge(number);
             match after {
                 After::Resume | After::Yield | After::Ready | After::Plain => self.make_runnable(&mut vm),
                 After::Wait => vm.state = State::Paging,
@@ -367,7 +401,17 @@ impl<'b, H: Hardware> Core<'b, H> {
             }
             vm.last_ran = self.hw.now();
         }
+        if !vm.is_queued {
+            self.scheduler.sleep(number);
+        }
         self.vms.put(vm);
+    }
+
+    /// Charges the VM that runs with the time since it was charged last: the guest's, and the kernel's for it.
+    fn charge(&mut self, number: u32) {
+        let now = self.hw.now();
+        self.scheduler.charge(number, now.since(self.charged));
+        self.charged = now;
     }
 
     /// Runs a VM until it sleeps, ends, or others have waited long enough.
@@ -384,7 +428,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let Some(template) = self.templates.get(vm.template as usize) else { return After::Sleep(Nanos::NEVER) };
         self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
         let started = self.hw.now();
-        self.hw.set_alarm(started.after(QUANTUM_NS).min(self.timers.next()));
+        self.hw.set_alarm(started.after(self.scheduler.slice_ns(0)).min(self.timers.next()));
         let mut entered = started;
         let after = loop {
             let exit = self.hw.enter(&mut vm.registers);
@@ -514,6 +558,8 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
+        // Before anybody wakes: those who come have no part in what was used before.
+        self.charge(vm.number);
         self.poll_wire(Some(vm));
         if let Err(after) = self.fill_receive_ring(vm) {
             return after;
@@ -524,9 +570,8 @@ impl<'b, H: Hardware> Core<'b, H> {
             return After::Yield;
         }
         let now = self.hw.now();
-        let rest = QUANTUM_NS.saturating_sub(ran_ns);
         // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
-        let slice = if rest == 0 { QUANTUM_NS } else { rest };
+        let slice = self.scheduler.slice_ns(ran_ns);
         self.hw.set_alarm(now.after(slice).min(self.timers.next()));
         if self.wire.unflushed > 0 {
             self.flush();

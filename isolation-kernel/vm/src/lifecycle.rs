@@ -127,7 +127,9 @@ impl<H: Hardware> Core<'_, H> {
         self.total_shares += u64::from(vm.shares);
         self.vms.insert(vm);
         self.note_resident(number);
-        self.scheduler.reserve(self.vms.count() as usize);
+        let in_memory = self.vms.count().saturating_sub(self.vms.parked());
+        // Without room ahead, waking makes it.
+        let _ = self.scheduler.reserve(in_memory as usize, number);
     }
 
     /// Starts a VM that was created, or lets it wait until what it needs at least is there.
@@ -227,6 +229,8 @@ impl<H: Hardware> Core<'_, H> {
             log(&mut self.hw, Level::Error, format_args!("the supervisor has ended; the other VMs run on"));
         }
         vm.state = State::Ended;
+        self.scheduler.remove(vm.number);
+        vm.is_queued = false;
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);
         }
@@ -266,6 +270,7 @@ impl<H: Hardware> Core<'_, H> {
             self.parked_on_disk = self.parked_on_disk.saturating_sub(1);
         }
         stub.state = Sleeper::Ended;
+        self.scheduler.remove(number);
         stub.is_waking = false;
         if let Some(deadline) = stub.deadline.take() {
             self.timers.clear(deadline, number);
