@@ -53,8 +53,25 @@ pub enum Operation<'a> {
         minimum_pages: u32,
         /// Its weight when it competes for the machine.
         shares: u32,
+        /// Its class: on what terms it shares the machine. Class 0 is always there.
+        class: u32,
         /// Its argument string.
         arguments: &'a str,
+    },
+    /// Says how a group competes for the processors. A group that nobody has said anything of weighs 100, with
+    /// neither reservation nor limit. Group 0 is the supervisor's own. Answer: [`Answer::Done`].
+    Group {
+        /// Which group, below [`crate::limits::MAX_GROUPS`].
+        group: u32,
+        /// Its part of the processors.
+        processor: ProcessorTerms,
+    },
+    /// Defines a class, or changes one that no VM has. Answer: [`Answer::Done`].
+    Class {
+        /// Which class, 1 or more, below [`crate::limits::MAX_CLASSES`].
+        class: u32,
+        /// Its terms.
+        terms: ClassTerms,
     },
     /// Starts a created VM, or one that was paused. A new VM whose minimum does not fit waits, first come first
     /// served ([`VmState::Waiting`]). Answer: [`Answer::Done`].
@@ -95,6 +112,32 @@ pub enum Operation<'a> {
         /// Exit status for whoever started the machine; 0 means success, at most 62.
         status: u8,
     },
+}
+
+/// How a group competes for the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessorTerms {
+    /// Its weight among the groups, at least 1.
+    pub shares: u32,
+    /// Time that is kept for it, in millionths of one processor.
+    pub reservation_ppm: u32,
+    /// Time it has at most, in millionths of one processor; 0 for no limit.
+    pub limit_ppm: u32,
+}
+
+/// On what terms VMs share the machine; all VMs of a class have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassTerms {
+    /// The group its VMs are in.
+    pub group: u32,
+    /// Processor time that is kept for each, in millionths of one processor.
+    pub reservation_ppm: u32,
+    /// Processor time each has at most, in millionths of one processor; 0 for no limit.
+    pub limit_ppm: u32,
+    /// Frames each may send in a second; 0 for no limit.
+    pub frames_per_s: u32,
+    /// Bytes of frames each may send in a second; 0 for no limit.
+    pub bytes_per_s: u32,
 }
 
 /// What the kernel tells the supervisor: one record of the completion ring.
@@ -159,6 +202,10 @@ pub enum GateError {
     BadImage,
     /// The machine has no memory left for it.
     NoMemory,
+    /// The processors have less time left to promise than its reservation.
+    NoProcessor,
+    /// No class has that number.
+    NoSuchClass,
 }
 
 /// Where the memory of a parked VM goes.
@@ -239,6 +286,8 @@ pub struct VmStatus {
     pub state: VmState,
     /// Its weight when it competes for the machine.
     pub shares: u32,
+    /// Its class.
+    pub class: u32,
     /// Its memory in pages.
     pub memory_pages: u32,
     /// Pages that are kept for it.
@@ -366,6 +415,8 @@ impl core::fmt::Display for GateError {
             Self::BadState => "the VM's state does not allow it",
             Self::BadImage => "the image failed its checks",
             Self::NoMemory => "out of memory",
+            Self::NoProcessor => "the processors have less time left to promise than its reservation",
+            Self::NoSuchClass => "no such class",
         })
     }
 }
@@ -390,6 +441,7 @@ mod tests {
                 memory_pages: u32::MAX,
                 minimum_pages: u32::MAX,
                 shares: u32::MAX,
+                class: u32::MAX,
                 arguments: &arguments,
             },
         };

@@ -45,3 +45,12 @@ pub const MAX_RECEIVE_QUEUE_BYTES: usize = 64 * 1024;
 
 /// Most frames that wait there, however short: each holds a buffer of the kernel's.
 pub const MAX_RECEIVE_QUEUE_FRAMES: usize = 128;
+
+/// Groups of VMs, the supervisor's among them.
+pub const MAX_GROUPS: u32 = 256;
+
+/// Classes of VMs, class 0 among them.
+pub const MAX_CLASSES: u32 = 1024;
+
+/// Millionths of one processor in one processor: the unit of reservations and limits.
+pub const PROCESSOR_PPM: u32 = 1_000_000;

@@ -137,7 +137,8 @@ pub async fn churn<M: Machine>(office: &Rc<Office<M>>, vms: Range<u32>) -> Resul
 
 async fn run<M: Machine>(office: &Rc<Office<M>>, spare: Spare, vms: Range<u32>) -> Result<String, String> {
     let Spare { image, memory_pages, minimum_pages, shares } = spare;
-    let create = move |vm| Operation::Create { vm, image, memory_pages, minimum_pages, shares, arguments: "" };
+    let create =
+        move |vm| Operation::Create { vm, image, memory_pages, minimum_pages, shares, class: 0, arguments: "" };
     let start = |vm| Operation::Start { vm };
     let mut report = Object::default().number("first", vms.start).number("count", vms.end - vms.start);
     rest(office).await?;

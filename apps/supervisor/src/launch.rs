@@ -217,6 +217,7 @@ async fn start<M: Machine>(
         memory_pages: service.memory_pages,
         minimum_pages: service.minimum_pages,
         shares: service.shares,
+        class: 0,
         arguments: &service.arguments,
     };
     office.machine.call(create).await.map_err(|e| ("create", e))?;

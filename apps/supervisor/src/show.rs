@@ -105,6 +105,7 @@ pub fn vm(fleet: &Fleet, vm: u32, status: &VmStatus) -> String {
     let counters = &status.counters;
     object
         .number("shares", status.shares)
+        .number("class", status.class)
         .number("memory_pages", status.memory_pages)
         .number("minimum_pages", status.minimum_pages)
         .number("private_pages", status.private_pages)
@@ -233,6 +234,7 @@ mod tests {
         VmStatus {
             state,
             shares: u32::MAX,
+            class: u32::MAX,
             memory_pages: u32::MAX,
             minimum_pages: u32::MAX,
             private_pages: 9,

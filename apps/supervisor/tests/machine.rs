@@ -48,6 +48,7 @@ fn answer(state: VmState, counters: Counters) -> Answer {
     Answer::Vm(Box::new(VmStatus {
         state,
         shares: 1,
+        class: 0,
         memory_pages: 256,
         minimum_pages: 16,
         private_pages: 9,
@@ -162,6 +163,7 @@ impl Fake {
                 }
                 Ok(Answer::Done)
             }
+            Operation::Group { .. } | Operation::Class { .. } => Ok(Answer::Done),
             Operation::PowerOff { status } => {
                 state.power_off.set(Some(status));
                 Ok(Answer::Done)

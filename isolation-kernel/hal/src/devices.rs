@@ -14,6 +14,7 @@ pub const FRAME_CAPACITY: usize = 2048;
 pub struct Frame {
     buffer: Box<[u8; FRAME_CAPACITY]>,
     length: usize,
+    home: u32,
 }
 
 impl Frame {
@@ -23,10 +24,16 @@ impl Frame {
     /// Largest frame a buffer holds.
     pub const MAX_LENGTH: usize = FRAME_CAPACITY - Self::HEADROOM;
 
-    /// Makes a buffer with an empty frame. Only an implementation of [`Ethernet`] has reason to.
+    /// Makes a buffer of a core's with an empty frame. Only an implementation of [`Ethernet`] has reason to.
     #[must_use]
-    pub const fn new(buffer: Box<[u8; FRAME_CAPACITY]>) -> Self {
-        Self { buffer, length: 0 }
+    pub const fn new(buffer: Box<[u8; FRAME_CAPACITY]>, home: u32) -> Self {
+        Self { buffer, length: 0, home }
+    }
+
+    /// The core whose buffer it is, and which is to have it back.
+    #[must_use]
+    pub const fn home(&self) -> u32 {
+        self.home
     }
 
     /// The frame's bytes.
@@ -63,7 +70,7 @@ pub trait Ethernet {
     /// Frames that can be taken now.
     fn free_frames(&self) -> usize;
 
-    /// Gives a frame back to the pool.
+    /// Gives a frame back to the pool it is from: this core's.
     fn give_frame(&mut self, frame: Frame);
 
     /// The next frame from the wire.

@@ -8,6 +8,7 @@
 //! | [`Pages`] | machine pages, as tokens of ownership, and their bytes |
 //! | [`Spaces`] | cached page tables |
 //! | [`Processor`] | running a guest until it comes back, the clock, the alarm, halting |
+//! | [`Cores`] | the other cores: which there are, waking them |
 //! | [`Ethernet`] | frames in and out |
 //! | [`Disk`] | blocks in and out |
 //! | [`Serial`] | text out, bytes in |
@@ -27,12 +28,12 @@ pub use devices::{
     Completion, Disk, DiskError, DiskRequest, Ethernet, FRAME_CAPACITY, Frame, MAX_TRANSFER_PAGES, Serial, Transfer,
 };
 pub use memory::{LEAF_PAGES, Leaf, Mpn, NoMemory, Page, Pages, Ppn, Rights, Spaces};
-pub use processor::{Access, Clock, Exit, Nanos, Processor};
+pub use processor::{Access, Clock, Cores, Exit, Nanos, Processor};
 
 /// Bytes in a page.
 pub const PAGE_SIZE: usize = 4096;
 
 /// All of a core's hardware.
-pub trait Hardware: Pages + Spaces + Processor + Ethernet + Disk + Serial {}
+pub trait Hardware: Pages + Spaces + Processor + Cores + Ethernet + Disk + Serial {}
 
-impl<T: Pages + Spaces + Processor + Ethernet + Disk + Serial> Hardware for T {}
+impl<T: Pages + Spaces + Processor + Cores + Ethernet + Disk + Serial> Hardware for T {}

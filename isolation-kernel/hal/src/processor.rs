@@ -96,7 +96,7 @@ pub trait Processor: Spaces {
     /// [`Exit::Interrupt`] and [`halt`](Self::halt) returns. It may also ring early.
     fn set_alarm(&mut self, at: Nanos);
 
-    /// Sleeps until the alarm rings or a device has something. May return early.
+    /// Sleeps until the alarm rings, a device has something, or another core wakes this one. May return early.
     fn halt(&mut self);
 
     /// Random bytes from the processor; false if it has none.
@@ -107,4 +107,17 @@ pub trait Processor: Spaces {
 
     /// Ends the machine with a status for whoever started it.
     fn power_off(&mut self, status: u8);
+}
+
+/// The machine's cores, as one of them sees them.
+pub trait Cores {
+    /// Its own number. Core 0 has the devices.
+    fn core(&self) -> u32;
+
+    /// How many there are.
+    fn nr_cores(&self) -> u32;
+
+    /// Ends another core's [`halt`](Processor::halt), or its next one if it is not halted now. What this core has
+    /// written before, the other sees when it comes back.
+    fn wake(&mut self, core: u32);
 }

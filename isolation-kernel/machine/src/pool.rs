@@ -40,7 +40,7 @@ impl FramePool {
         }
         // So that giving the frame back never allocates.
         self.free.try_reserve(self.nr_made + 1).ok()?;
-        let frame = Frame::new(new_buffer()?);
+        let frame = Frame::new(new_buffer()?, 0);
         self.nr_made += 1;
         Some(frame)
     }

@@ -8,7 +8,7 @@ use crate::{Machine, guest, panic, per_cpu, serial, time};
 use core::arch::asm;
 use core::fmt;
 use hal::{
-    Access, Clock, Completion, Disk, DiskError, DiskRequest, Ethernet, Exit, Frame, Nanos, Processor, Registers,
+    Access, Clock, Completion, Cores, Disk, DiskError, DiskRequest, Ethernet, Exit, Frame, Nanos, Processor, Registers,
     Serial, VectorState,
 };
 use x86_64::registers::control::Cr2;
@@ -151,6 +151,20 @@ impl Processor for Machine {
         panic::debug_exit((self.config.exit_value)(status));
         self.sleep();
         panic::halt_for_ever();
+    }
+}
+
+impl Cores for Machine {
+    fn core(&self) -> u32 {
+        0
+    }
+
+    fn nr_cores(&self) -> u32 {
+        1
+    }
+
+    fn wake(&mut self, core: u32) {
+        self.interrupt(core);
     }
 }
 

@@ -300,7 +300,7 @@ fn perform(job: u32, page: Mpn, apic: &Apic, features: &Features) -> u64 {
 
 impl Machine {
     /// Wakes a processor out of its halt.
-    pub fn wake(&self, cpu: u32) {
+    pub fn interrupt(&self, cpu: u32) {
         self.apic.send(PLACES[cpu as usize].apic.load(Ordering::Relaxed), u32::from(WAKE_VECTOR));
     }
 
@@ -330,7 +330,7 @@ impl Machine {
         }
         place.page.store(page.0, Ordering::Relaxed);
         place.job.store(job as u32, Ordering::Release);
-        self.wake(cpu);
+        self.interrupt(cpu);
         wait(PATIENCE_NS, is_idle).then(|| place.answer.load(Ordering::Relaxed))
     }
 }

@@ -268,6 +268,7 @@ impl Lab {
             memory_pages: self.plan.memory_pages,
             minimum_pages: self.plan.minimum_pages,
             shares: 100,
+            class: 0,
             arguments: "a=1",
         }
     }

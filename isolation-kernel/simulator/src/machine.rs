@@ -11,7 +11,7 @@ use crate::pages::Memory;
 pub use crate::spaces::Space;
 use crate::spaces::{Entries, Tables};
 use hal::{
-    Access, Clock, Completion, Disk, DiskError, DiskRequest, Ethernet, Exit, FRAME_CAPACITY, Frame, Mpn, Nanos,
+    Access, Clock, Completion, Cores, Disk, DiskError, DiskRequest, Ethernet, Exit, FRAME_CAPACITY, Frame, Mpn, Nanos,
     PAGE_SIZE, Page, Pages, Ppn, Processor, Registers, Rights, Serial, Transfer, VectorState,
 };
 use std::cell::RefCell;
@@ -387,13 +387,27 @@ impl Processor for Machine {
     }
 }
 
+impl Cores for Machine {
+    fn core(&self) -> u32 {
+        0
+    }
+
+    fn nr_cores(&self) -> u32 {
+        1
+    }
+
+    fn wake(&mut self, core: u32) {
+        panic!("there is no core {core}");
+    }
+}
+
 impl Ethernet for Machine {
     fn take_frame(&mut self) -> Option<Frame> {
         if self.frames_out >= FRAME_POOL {
             return None;
         }
         self.frames_out += 1;
-        Some(Frame::new(Box::new([0; FRAME_CAPACITY])))
+        Some(Frame::new(Box::new([0; FRAME_CAPACITY]), 0))
     }
 
     fn free_frames(&self) -> usize {

@@ -114,7 +114,7 @@ impl Trial {
         let minimum_pages = if self.random.u32(..3) == 0 { self.random.u32(..60) } else { 0 };
         let shares = 1 + self.random.u32(..200);
         let memory_pages = self.memory_pages;
-        self.send(Operation::Create { vm, image, memory_pages, minimum_pages, shares, arguments: "" });
+        self.send(Operation::Create { vm, image, memory_pages, minimum_pages, shares, class: 0, arguments: "" });
         self.send(Operation::Start { vm });
     }
 

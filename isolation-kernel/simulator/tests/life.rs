@@ -3,8 +3,9 @@
 use simulator::bundle::{CONSTANTS, DATA, END, TEXT, fill_of};
 use simulator::{Cpu, Fault, Lab, LabPlan, Op};
 use virtual_isa::exception::{Access, Cause, Exception, Ring};
-use virtual_isa::gate::{Answer, GateError, Operation, VmState};
+use virtual_isa::gate::{Answer, ClassTerms, GateError, Operation, ProcessorTerms, VmState};
 use virtual_isa::instruction::{Instruction, InstructionError, NO_DEADLINE};
+use virtual_isa::limits::MAX_GROUPS;
 use virtual_isa::{control, layout};
 
 fn address(page: u32) -> u64 {
@@ -207,7 +208,7 @@ fn the_gate_refuses_what_cannot_be() {
     let image = lab.image();
     let create = |lab: &mut Lab, vm, image, memory_pages, shares| {
         let minimum_pages = 0;
-        lab.ask(Operation::Create { vm, image, memory_pages, minimum_pages, shares, arguments: "" })
+        lab.ask(Operation::Create { vm, image, memory_pages, minimum_pages, shares, class: 0, arguments: "" })
     };
     assert_eq!(create(&mut lab, 1, image + 1, 1024, 1), Err(GateError::NoSuchImage));
     assert_eq!(create(&mut lab, 1, image, 255, 1), Err(GateError::BadArgument));
@@ -215,6 +216,22 @@ fn the_gate_refuses_what_cannot_be() {
     assert_eq!(create(&mut lab, 1, image, 1024, 0), Err(GateError::BadArgument));
     assert_eq!(create(&mut lab, 1 << 20, image, 1024, 1), Err(GateError::BadArgument));
     assert_eq!(create(&mut lab, 0, image, 1024, 1), Err(GateError::VmExists));
+    let (memory_pages, minimum_pages) = (1024, 0);
+    let classed = Operation::Create { vm: 1, image, memory_pages, minimum_pages, shares: 1, class: 3, arguments: "" };
+    assert_eq!(lab.ask(classed), Err(GateError::NoSuchClass));
+    let terms = ClassTerms { group: 2, reservation_ppm: 0, limit_ppm: 500_000, frames_per_s: 0, bytes_per_s: 0 };
+    assert_eq!(lab.ask(Operation::Class { class: 0, terms }), Err(GateError::BadArgument));
+    assert!(lab.ask(Operation::Class { class: 3, terms }).is_ok());
+    assert!(lab.ask(classed).is_ok());
+    assert_eq!(lab.inspect(1).class, 3);
+    assert_eq!(lab.ask(Operation::Class { class: 3, terms }), Err(GateError::BadState));
+    assert!(lab.ask(Operation::Destroy { vm: 1 }).is_ok());
+    assert!(lab.ask(Operation::Class { class: 3, terms }).is_ok());
+    let processor = ProcessorTerms { shares: 0, reservation_ppm: 0, limit_ppm: 0 };
+    assert_eq!(lab.ask(Operation::Group { group: 2, processor }), Err(GateError::BadArgument));
+    assert_eq!(lab.ask(Operation::Group { group: MAX_GROUPS, processor }), Err(GateError::BadArgument));
+    let processor = ProcessorTerms { shares: 1, ..processor };
+    assert!(lab.ask(Operation::Group { group: 2, processor }).is_ok());
     assert!(lab.create(1).is_ok());
     assert_eq!(lab.create(1), Err(GateError::VmExists));
     assert_eq!(lab.ask(Operation::Pause { vm: 1 }), Err(GateError::BadState));

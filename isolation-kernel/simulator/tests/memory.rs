@@ -153,8 +153,15 @@ fn an_image_that_dies_before_ready_dies_in_each_of_its_vms() {
 fn memory_sizes_have_templates_of_their_own() {
     let (mut lab, runners) = lab(LabPlan::new(1000).template(prologue), 1);
     let image = lab.image();
-    let create =
-        |vm, memory_pages| Operation::Create { vm, image, memory_pages, minimum_pages: 0, shares: 1, arguments: "" };
+    let create = |vm, memory_pages| Operation::Create {
+        vm,
+        image,
+        memory_pages,
+        minimum_pages: 0,
+        shares: 1,
+        class: 0,
+        arguments: "",
+    };
     for (vm, pages) in [(2, 300), (3, 300), (4, 2000)] {
         lab.ask(create(vm, pages)).unwrap();
         lab.ask(Operation::Start { vm }).unwrap();

@@ -74,6 +74,7 @@ fn a_minimum_that_can_never_be_is_refused() {
         memory_pages,
         minimum_pages,
         shares: 1,
+        class: 0,
         arguments: "",
     };
     assert_eq!(lab.ask(create(1024, 1025)), Err(GateError::BadArgument), "more than its memory");

@@ -1,5 +1,6 @@
 //! One core's instance of the kernel: its event loop.
 
+use crate::classes::{Classes, DEFAULT_GROUP_TERMS};
 use crate::console::{Level, MACHINE_CONSOLE_RATE, log};
 use crate::gate::Loading;
 use crate::images::LoadedImage;
@@ -27,10 +28,10 @@ use rand_chacha::rand_core::SeedableRng;
 use virtual_isa::bundle::{Bundle, BundleError, EntryKind, MachinePlan};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::{Cause, Exception, SwapError};
-use virtual_isa::gate::Event;
+use virtual_isa::gate::{Event, ProcessorTerms};
 use virtual_isa::image::{Image, ImageError};
 use virtual_isa::layout;
-use virtual_isa::limits::MAX_COMPLETION_BYTES;
+use virtual_isa::limits::{MAX_COMPLETION_BYTES, MAX_GROUPS};
 use virtual_isa::network::{Network, NetworkError};
 
 /// Number of the supervisor VM.
@@ -75,6 +76,9 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) marks: Watermarks,
     pub(crate) gatekeeper: Gatekeeper,
     pub(crate) total_shares: u64,
+    pub(crate) classes: Classes,
+    /// How each group competes for the processors.
+    pub(crate) groups: Vec<ProcessorTerms>,
     pub(crate) is_reclaiming: bool,
     /// Turns in a row in which memory was short and nobody had any to give.
     pub(crate) vain_turns: u32,
@@ -214,6 +218,8 @@ impl<'b, H: Hardware> Core<'b, H> {
             marks,
             gatekeeper,
             total_shares: 0,
+            classes: Classes::new(),
+            groups: alloc::vec![DEFAULT_GROUP_TERMS; MAX_GROUPS as usize],
             is_reclaiming: false,
             vain_turns: 0,
             clock: VecDeque::new(),

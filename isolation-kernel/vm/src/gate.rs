@@ -1,6 +1,7 @@
 //! The supervisor's operations. Requests are copied out of the ring, decoded, checked, then performed; what
 //! takes long becomes a job that advances a little each turn.
 
+use crate::classes::is_possible;
 use crate::console::{Level, log};
 use crate::core::{Core, SUPERVISOR};
 use crate::images::LoadedImage;
@@ -15,7 +16,9 @@ use hal::{Hardware, NoMemory};
 use virtual_isa::bundle::{EntryKind, MAX_STATUS};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::Cause;
-use virtual_isa::gate::{Answer, GateError, MachineStatus, Message, Operation, Request, Tier, VmState, VmStatus};
+use virtual_isa::gate::{
+    Answer, GateError, MachineStatus, Message, Operation, ProcessorTerms, Request, Tier, VmState, VmStatus,
+};
 use virtual_isa::image::Image;
 use virtual_isa::instruction::InstructionError;
 use virtual_isa::limits::{
@@ -47,6 +50,7 @@ pub struct PendingCreate {
     memory_pages: u32,
     minimum_pages: u32,
     shares: u32,
+    class: u16,
     arguments: Box<str>,
 }
 
@@ -195,11 +199,16 @@ impl<'b, H: Hardware> Core<'b, H> {
             },
             Operation::ReadEntry { entry, offset, length } => self.read_entry(entry, offset, length),
             Operation::LoadImage { entry } => return self.begin_loading(ticket, entry),
-            Operation::Create { vm: number, image, memory_pages, minimum_pages, shares, arguments } => {
+            Operation::Create { vm: number, image, memory_pages, minimum_pages, shares, class, arguments } => {
+                let Some(class) = self.classes.find(class) else {
+                    return Outcome::Done(Err(GateError::NoSuchClass));
+                };
                 let (template, identity) = (0, Identity::Ordinary);
-                let birth = Birth { number, template, memory_pages, minimum_pages, shares, arguments, identity };
+                let birth = Birth { number, template, memory_pages, minimum_pages, shares, class, arguments, identity };
                 return self.admit(ticket, image, birth);
             }
+            Operation::Group { group, processor } => self.set_group(group, processor).map(|()| Answer::Done),
+            Operation::Class { class, terms } => self.classes.define(class, terms).map(|()| Answer::Done),
             Operation::Inspect { vm } if vm == caller.number => Ok(Answer::Vm(self.vm_status(caller))),
             Operation::Inspect { vm } => match self.vms.get(vm) {
                 Some(vm) => Ok(Answer::Vm(self.vm_status(vm))),
@@ -259,6 +268,16 @@ impl<'b, H: Hardware> Core<'b, H> {
         })
     }
 
+    /// Says how a group competes for the processors.
+    fn set_group(&mut self, group: u32, processor: ProcessorTerms) -> Result<(), GateError> {
+        let place = self.groups.get_mut(group as usize).ok_or(GateError::BadArgument)?;
+        if processor.shares == 0 || !is_possible(processor.reservation_ppm, processor.limit_ppm) {
+            return Err(GateError::BadArgument);
+        }
+        *place = processor;
+        Ok(())
+    }
+
     fn read_entry(&self, entry: u32, offset: u32, length: u32) -> Result<Answer<'b>, GateError> {
         let bytes = self.bundle.entry(entry).ok_or(GateError::NoSuchEntry)?.bytes;
         let (offset, length) = (offset as usize, length as usize);
@@ -315,9 +334,18 @@ impl<'b, H: Hardware> Core<'b, H> {
             self.is_gate_stalled = true;
             return Outcome::NotNow;
         }
-        let Birth { number, memory_pages, minimum_pages, shares, arguments, .. } = birth;
+        let Birth { number, memory_pages, minimum_pages, shares, class, arguments, .. } = birth;
         let arguments = Box::from(arguments);
-        embryo.waiting.push(PendingCreate { ticket, number, template, memory_pages, minimum_pages, shares, arguments });
+        embryo.waiting.push(PendingCreate {
+            ticket,
+            number,
+            template,
+            memory_pages,
+            minimum_pages,
+            shares,
+            class,
+            arguments,
+        });
         Outcome::Later
     }
 
@@ -362,6 +390,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             memory_pages: pending.memory_pages,
             minimum_pages: pending.minimum_pages,
             shares: pending.shares,
+            class: pending.class,
             arguments: &pending.arguments,
             identity: Identity::Ordinary,
         };
@@ -433,7 +462,9 @@ impl<'b, H: Hardware> Core<'b, H> {
             if stub.state != Sleeper::Ended {
                 return Err(GateError::BadState);
             }
-            drop(self.vms.remove_stub(number));
+            if let Some(stub) = self.vms.remove_stub(number) {
+                self.classes.leave(stub.class);
+            }
             return Ok(Answer::Done);
         }
         let mut vm = self.vms.remove(number).ok_or(GateError::NoSuchVm)?;
@@ -446,6 +477,7 @@ impl<'b, H: Hardware> Core<'b, H> {
                 return Err(GateError::BadState);
             }
         }
+        self.classes.leave(vm.class);
         Ok(Answer::Done)
     }
 
@@ -464,6 +496,7 @@ impl<'b, H: Hardware> Core<'b, H> {
                 State::Starved => VmState::Starved,
             },
             shares: vm.shares,
+            class: u32::from(vm.class),
             memory_pages: vm.memory_pages,
             minimum_pages: vm.minimum_pages,
             private_pages: memory.map_or(0, Memory::private_pages),
@@ -537,6 +570,7 @@ fn stub_status(stub: &Stub) -> VmStatus {
             Sleeper::Ended => VmState::Ended,
         },
         shares: stub.shares,
+        class: u32::from(stub.class),
         memory_pages: stub.memory_pages,
         minimum_pages: stub.minimum_pages,
         private_pages: 0,

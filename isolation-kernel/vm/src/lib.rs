@@ -22,6 +22,7 @@
 //! | `park` | a VM as one record, and back |
 //! | `reclaim` | keeping pages free |
 //! | `table` | all VMs by number |
+//! | `classes` | on what terms VMs share the machine |
 //! | `images` | loaded images, shared by their VMs |
 //! | `rings` | kernel ends of the byte rings |
 //! | [`route`] | the switch's decisions, pure |
@@ -39,6 +40,7 @@
 
 extern crate alloc;
 
+mod classes;
 mod console;
 mod core;
 pub mod decode;

@@ -47,6 +47,7 @@ pub struct Birth<'a> {
     pub memory_pages: u32,
     pub minimum_pages: u32,
     pub shares: u32,
+    pub class: u16,
     pub arguments: &'a str,
     pub identity: Identity,
 }
@@ -59,6 +60,7 @@ impl<H: Hardware> Core<'_, H> {
             memory_pages,
             minimum_pages: 0,
             shares: 100,
+            class: 0,
             arguments: "",
             identity: Identity::Supervisor,
         };
@@ -94,6 +96,7 @@ impl<H: Hardware> Core<'_, H> {
             memory: None,
             template: birth.template,
             shares: birth.shares,
+            class: birth.class,
             minimum_pages: birth.minimum_pages,
             activity: 0,
             arguments: Box::from(birth.arguments),
@@ -125,6 +128,7 @@ impl<H: Hardware> Core<'_, H> {
     pub(crate) fn settle(&mut self, vm: Box<Vm<H>>) {
         let number = vm.number;
         self.total_shares += u64::from(vm.shares);
+        self.classes.join(vm.class);
         self.vms.insert(vm);
         self.note_resident(number);
         let in_memory = self.vms.count().saturating_sub(self.vms.parked());

@@ -140,6 +140,7 @@ impl<H: Hardware> Core<'_, H> {
             memory_pages,
             minimum_pages: 0,
             shares: 1,
+            class: 0,
             arguments: "",
             identity: Identity::Nobody,
         };

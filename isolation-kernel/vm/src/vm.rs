@@ -71,6 +71,7 @@ pub struct Vm<H: Hardware> {
     pub memory: Option<Memory<H::Space>>,
     pub template: u32,
     pub shares: u32,
+    pub class: u16,
     pub minimum_pages: u32,
     /// Estimate of the part of its memory that it uses, of 255.
     pub activity: u8,
@@ -125,6 +126,7 @@ pub struct Stub {
     pub generation: u64,
     pub template: u32,
     pub shares: u32,
+    pub class: u16,
     pub minimum_pages: u32,
     pub memory_pages: u32,
     pub state: Sleeper,

@@ -204,6 +204,7 @@ mod tests {
             memory_pages: 256,
             minimum_pages: 0,
             shares: 1,
+            class: 0,
             arguments: &arguments,
         };
         assert_eq!(send(&mut tickets, &mut memory, operation), Poll::Ready(Err(Error::TooLong)));

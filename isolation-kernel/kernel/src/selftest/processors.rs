@@ -45,7 +45,7 @@ fn wakes(machine: &Machine, cpu: u32) -> Outcome {
     while machine.now().0 - start < 1_000_000 {}
     let before = machine.wakes(cpu);
     let start = machine.now().0;
-    machine.wake(cpu);
+    machine.interrupt(cpu);
     while machine.wakes(cpu) == before {
         check!(machine.now().0 - start < WAKE_NS, "processor {cpu} does not wake");
     }
