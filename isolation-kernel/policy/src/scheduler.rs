@@ -1,34 +1,42 @@
 //! The scheduler: virtual-deadline fair queueing in two levels, groups and the VMs in them.
 //!
-//! EEVDF: I. Stoica, H. Abdel-Wahab, "Earliest Eligible Virtual Deadline First" (Old Dominion University, TR-95-22,
-//! 1995). Every entity has a virtual time of its own, which its use of the processor moves on in inverse proportion
-//! to its weight, and a request of one quantum, which a fluid system would have served by the request's virtual
-//! deadline. Among those that are not ahead of the mean (lag >= 0) the earliest deadline runs.
+//! Every entity has a virtual time of its own, which its use of the processor moves on in inverse proportion to its
+//! weight, and a request of one quantum, which a fluid system would have served by the request's virtual deadline.
+//! Among those that are not ahead of their queue's virtual time the earliest deadline runs. That is EEVDF (I. Stoica,
+//! H. Abdel-Wahab, "Earliest Eligible Virtual Deadline First", Old Dominion University, TR-95-22, 1995). A queue is two
+//! heaps, as in hierarchical packet schedulers (J. Bennett, H. Zhang, "Hierarchical Packet Fair Queueing Algorithms",
+//! SIGCOMM 1996): by deadline, and those that are ahead, by when they will not be. What is used is only added up until
+//! the entity waits again.
 //!
-//! *Sleepers.* The lag of one that sleeps goes on, but is at most one quantum either way when it comes back: debts
-//! are paid by time, and patience buys promptness, a deadline before everybody's who ran in the meantime, not more
-//! than the share. Arrivals are placed by the latest virtual time there has been, so no coming and going moves
-//! anything back. One that is new, or comes to a queue in which nobody competes, has no credit. One that is removed
-//! with a debt finds it again if it comes back before it is paid.
+//! *Sleepers.* One that comes back has the lag it had, but at most one quantum of credit: patience buys promptness, a
+//! deadline before everybody's who ran in the meantime, and not more than the share; debts are paid by time. One that
+//! is new, or comes to a queue in which nobody competes, has no credit. One that is removed with a debt finds it again
+//! if it comes back before it is paid.
 //!
 //! *Quantum.* [`LATENCY_NS`] divided by the number that can run, between [`MIN_QUANTUM_NS`] and
 //! [`MAX_QUANTUM_NS`]: 4 ms for up to 8, 1 ms from 32 on.
 //!
-//! *Memory.* Entities are in chunks and made as VMs first come; those that sleep and have nothing more to remember
-//! are dropped by and by, two looked at in each pick, so a parked VM costs its 4 bytes in the index.
+//! *Limits and reservations* of VMs and groups are in time of the clock ([`Terms`]). Who has had what its limit allows
+//! is held until half of it is there again; whoever has a reservation and is due goes before all others, the one that
+//! has been due longest first. The gatekeeper sees to it that all of these can be served.
 //!
-//! Not there: upper limits and reservations of an entity.
+//! *Memory.* Entities are in chunks and made as VMs first come; those that sleep and have nothing more to remember
+//! are dropped by and by, one looked at in each pick, so a parked VM costs its 4 bytes in the index.
 
+mod heap;
 mod nodes;
 mod queue;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use hal::NoMemory;
+use hal::{Nanos, NoMemory};
+use heap::{Heap, is_before};
 use nodes::{NONE, Node, Nodes, State};
 use queue::{Queue, scaled};
+pub use terms::{Terms, WINDOW_NS};
 
 /// The longest quantum, in nanoseconds.
 pub const MAX_QUANTUM_NS: u64 = 4_000_000;
@@ -42,8 +50,14 @@ pub const LATENCY_NS: u64 = 32_000_000;
 /// How long a VM runs before one that has come with an earlier deadline takes its place.
 pub const PREEMPT_NS: u64 = 200_000;
 
-/// The most that one charge can be: no dispatch is as long, whatever a clock says.
-const MAX_CHARGE_NS: u64 = 1 << 40;
+/// The shortest turn that a limit leaves: the rest of it comes off the next one.
+const MIN_TURN_NS: u64 = 50_000;
+
+/// Those that were held and are let go in one look.
+const RELEASE_BATCH: usize = 16;
+
+/// Those with a reservation that are looked at in one pick.
+const DUE_BATCH: usize = 8;
 
 /// Numbers in a chunk of the index.
 const INDEX_CHUNK: usize = 1024;
@@ -57,8 +71,8 @@ pub struct Group(pub u32);
 pub struct Claim {
     /// With whom. The group must have been added.
     pub group: Group,
-    /// Its shares: its weight in the group. At least 1.
-    pub shares: u32,
+    /// How.
+    pub terms: Terms,
     /// Whether it has never run: then it cannot have earned anything by waiting.
     pub is_new: bool,
 }
@@ -92,8 +106,10 @@ struct Running {
     vm: u32,
     node: u32,
     group: u32,
-    /// What is left of its request.
-    left_ns: u64,
+    /// The group as an entity.
+    leader: u32,
+    /// What limits leave of its turn.
+    allowance_ns: u64,
 }
 
 /// The VMs of one core that can run.
@@ -103,13 +119,20 @@ pub struct Scheduler {
     /// The entity of each VM that has one, by number.
     index: Vec<Option<Box<[u32]>>>,
     groups: Vec<Option<Members>>,
+    nr_groups: usize,
     top: Queue,
+    /// Those that have had all that their limits allow, by when they may run again.
+    held: Heap<0>,
+    /// Those that wait and have a reservation, VMs and groups, by when they are due.
+    due: Heap<1>,
     running: Option<Running>,
     nr_waiting: usize,
     /// Whether one waits that should run before the one that runs.
     is_urgent: bool,
     /// Where dropping goes on.
     hand: u32,
+    /// The time of the clock, as it was last told.
+    now: u64,
 }
 
 impl Default for Scheduler {
@@ -126,43 +149,63 @@ impl Scheduler {
             nodes: Nodes::new(),
             index: Vec::new(),
             groups: Vec::new(),
+            nr_groups: 0,
             top: Queue::new(),
+            held: Heap::new(),
+            due: Heap::new(),
             running: None,
             nr_waiting: 0,
             is_urgent: false,
             hand: 0,
+            now: 0,
         }
     }
 
     /// Makes room for so many VMs that can run or slept lately, and for numbers up to `last`, so that no later call
-    /// for these allocates.
+    /// for these allocates but for the queues.
     ///
     /// # Errors
     /// If there is no memory for it; then later calls may fail.
     pub fn reserve(&mut self, nr_vms: usize, last: u32) -> Result<(), NoMemory> {
-        while self.nodes.capacity() < nr_vms.saturating_add(self.groups.len()) {
+        while self.nodes.capacity() < nr_vms.saturating_add(self.nr_groups) {
             self.nodes.grow()?;
         }
         self.index_place(last).map(|_| ())
     }
 
-    /// Adds a group, or gives one that is there another weight.
+    /// Whether a group has been added.
+    #[must_use]
+    pub fn has_group(&self, group: Group) -> bool {
+        self.groups.get(group.0 as usize).is_some_and(Option::is_some)
+    }
+
+    /// Adds a group, or gives one that is there other terms, which hold at once.
     ///
     /// # Errors
     /// If there is no memory for it.
-    pub fn set_group(&mut self, group: Group, shares: u32) -> Result<(), NoMemory> {
+    pub fn set_group(&mut self, group: Group, terms: &Terms) -> Result<(), NoMemory> {
         let at = group.0 as usize;
-        if let Some(Some(members)) = self.groups.get(at) {
-            self.top.weigh(&mut self.nodes, members.node, shares);
-            return Ok(());
-        }
         if at >= self.groups.len() {
             self.groups.try_reserve(at - self.groups.len() + 1).map_err(|_| NoMemory)?;
             self.groups.resize_with(at + 1, || None);
         }
-        let node = self.nodes.add(Node::new(group.0, NONE, shares.max(1), self.top.clock()))?;
-        if let Some(place) = self.groups.get_mut(at) {
-            *place = Some(Members { node, queue: Queue::new() });
+        let node = match self.groups.get(at) {
+            Some(Some(members)) => members.node,
+            _ => {
+                self.top.reserve(self.nr_groups + 1)?;
+                let node = self.nodes.add(Node::new(group.0, NONE, terms.shares.max(1), self.top.clock()))?;
+                if let Some(place) = self.groups.get_mut(at) {
+                    *place = Some(Members { node, queue: Queue::new() });
+                    self.nr_groups += 1;
+                }
+                node
+            }
+        };
+        self.bound(node, terms)?;
+        self.top.weigh(&mut self.nodes, node, terms.shares);
+        if self.nodes.at(node).state.is_waiting() {
+            self.due.remove(&mut self.nodes, node);
+            self.note_due(node);
         }
         Ok(())
     }
@@ -170,93 +213,130 @@ impl Scheduler {
     /// Removes a group. Returns false if there is none, or VMs of it can run.
     pub fn remove_group(&mut self, group: Group) -> bool {
         let Some(place) = self.groups.get_mut(group.0 as usize) else { return false };
-        let Some(members) = place.take_if(|members| members.queue.is_deserted()) else { return false };
+        let Some(members) = place.take_if(|members| members.queue.is_empty()) else { return false };
+        if self.nodes.at(members.node).state == State::Held {
+            self.held.remove(&mut self.nodes, members.node);
+        }
         self.nodes.release(members.node);
+        self.nr_groups -= 1;
         true
+    }
+
+    /// Tells what time it is. Those that were held until now compete again.
+    pub fn tell(&mut self, now: Nanos) {
+        self.now = self.now.max(now.0);
+        for _ in 0..RELEASE_BATCH {
+            match self.held.first() {
+                Some((until, id)) if until <= self.now => self.release(id),
+                _ => return,
+            }
+        }
+    }
+
+    /// The same while a VM runs, whose use so far is taken into account: those who come have no part in that.
+    pub fn catch_up(&mut self, now: Nanos) {
+        self.settle_running();
+        self.tell(now);
+    }
+
+    /// When one that is held may run again.
+    #[must_use]
+    pub fn next_release(&self) -> Nanos {
+        self.held.first().map_or(Nanos::NEVER, |(until, _)| Nanos(until))
     }
 
     /// A VM can run: it has just woken, or goes on after a turn. One that waits already is left where it is.
     ///
     /// # Errors
     /// See [`EnqueueError`]. Then the VM is not in the queue.
-    pub fn enqueue(&mut self, vm: u32, claim: Claim) -> Result<(), EnqueueError> {
+    pub fn enqueue(&mut self, vm: u32, claim: &Claim) -> Result<(), EnqueueError> {
         let group = claim.group.0;
-        let node = self.entity(vm, &claim)?;
-        let quantum = self.quantum_after(1);
+        let node = self.entity(vm, claim)?;
         let members = members(&mut self.groups, group).ok_or(EnqueueError::NoGroup)?;
-        if self.nodes.at(node).weight != claim.shares.max(1) {
-            members.queue.weigh(&mut self.nodes, node, claim.shares);
+        if self.nodes.at(node).weight != claim.terms.shares {
+            members.queue.weigh(&mut self.nodes, node, claim.terms.shares);
         }
-        match self.nodes.at(node).state {
-            State::Waiting => return Ok(()),
-            State::Running => {
-                members.queue.wait(&mut self.nodes, node);
-                self.running = None;
-                self.top.wait(&mut self.nodes, members.node);
-            }
-            State::Asleep | State::Gone | State::Free => {
-                place(&members.queue, &mut self.nodes, node, quantum);
-                let was_deserted = members.queue.is_deserted();
-                members.queue.join(&mut self.nodes, node);
-                if was_deserted {
-                    place(&self.top, &mut self.nodes, members.node, quantum);
-                    self.top.join(&mut self.nodes, members.node);
-                }
-                self.note_urgency(node, group);
-            }
+        let state = self.nodes.at(node).state;
+        if matches!(state, State::Asleep | State::Gone) {
+            members.queue.reserve_one()?;
         }
-        self.nr_waiting += 1;
+        if !self.nodes.at(node).bounds.is(&claim.terms) {
+            self.bound(node, &claim.terms)?;
+        }
+        match state {
+            State::Ready | State::Ahead | State::Held | State::Free => {}
+            State::Running => self.stop_running(true),
+            State::Asleep | State::Gone => self.join(node, group),
+        }
         Ok(())
     }
 
     /// Takes the VM that runs next out of the queue. It competes until it is enqueued again or sleeps.
-    pub fn pick(&mut self) -> Option<u32> {
-        if let Some(running) = self.running {
-            self.sleep(running.vm);
+    pub fn pick(&mut self, now: Nanos) -> Option<u32> {
+        if self.running.is_some() {
+            self.stop_running(false);
         }
+        self.tell(now);
         self.is_urgent = false;
         self.drop_forgotten();
-        let leader = self.top.next(&self.nodes);
+        let (leader, chosen) = match self.first_due() {
+            Some(found) => found,
+            None => (self.top.next(&mut self.nodes)?, None),
+        };
         let group = self.nodes.at(leader).owner;
-        let members = members(&mut self.groups, group)?;
-        let node = members.queue.next(&self.nodes);
-        let vm = self.nodes.at(node).owner;
-        members.queue.run(&mut self.nodes, node);
+        let queue = &mut members(&mut self.groups, group)?.queue;
+        let node = match chosen {
+            Some(node) => node,
+            None => queue.next(&mut self.nodes)?,
+        };
+        queue.run(&mut self.nodes, node);
         self.top.run(&mut self.nodes, leader);
-        let left_ns = Queue::left_ns(&self.nodes, node).max(PREEMPT_NS);
-        self.running = Some(Running { vm, node, group, left_ns });
+        let (of_vm, of_group) = (&self.nodes.at(node).bounds, &self.nodes.at(leader).bounds);
+        let mut allowance_ns = u64::MAX;
+        if !of_vm.is_none() || !of_group.is_none() {
+            allowance_ns = of_vm.allowance_ns(self.now).min(of_group.allowance_ns(self.now)).max(MIN_TURN_NS);
+            self.due.remove(&mut self.nodes, node);
+            self.due.remove(&mut self.nodes, leader);
+        }
+        let vm = self.nodes.at(node).owner;
+        self.running = Some(Running { vm, node, group, leader, allowance_ns });
         self.nr_waiting = self.nr_waiting.saturating_sub(1);
         Some(vm)
     }
 
     /// A VM has used so much of the processor, itself or by what was done for it.
     pub fn charge(&mut self, vm: u32, ns: u64) {
-        let (node, ns) = (self.node_of(vm), ns.min(MAX_CHARGE_NS));
-        let quantum = self.quantum_ns();
-        let Some(members) = members(&mut self.groups, self.nodes.at(node).group) else { return };
-        members.queue.charge(&mut self.nodes, node, ns, quantum);
-        self.top.charge(&mut self.nodes, members.node, ns, quantum);
+        let node = match self.running {
+            Some(running) if running.vm == vm => running.node,
+            _ => self.node_of(vm),
+        };
+        let node = self.nodes.at_mut(node);
+        node.owed_ns = node.owed_ns.saturating_add(ns);
     }
 
     /// A VM cannot run any more. Nothing happens if it could not.
     pub fn sleep(&mut self, vm: u32) {
+        if self.is_running(vm) {
+            return self.stop_running(false);
+        }
         let node = self.node_of(vm);
         let state = self.nodes.at(node).state;
-        if !matches!(state, State::Waiting | State::Running) {
+        let Some(members) = members(&mut self.groups, self.nodes.at(node).group) else { return };
+        if state == State::Held {
+            self.held.remove(&mut self.nodes, node);
+            self.nodes.at_mut(node).state = State::Asleep;
+            members.queue.nr_held = members.queue.nr_held.saturating_sub(1);
+        }
+        if !state.is_waiting() {
             return;
         }
-        let Some(members) = members(&mut self.groups, self.nodes.at(node).group) else { return };
-        members.queue.leave(&mut self.nodes, node);
-        if state == State::Running {
-            self.running = None;
-            if !members.queue.is_deserted() {
-                self.top.wait(&mut self.nodes, members.node);
-            }
-        } else {
-            self.nr_waiting = self.nr_waiting.saturating_sub(1);
-        }
-        if members.queue.is_deserted() {
-            self.top.leave(&mut self.nodes, members.node);
+        members.queue.leave(&mut self.nodes, node, State::Asleep);
+        self.due.remove(&mut self.nodes, node);
+        self.nr_waiting = self.nr_waiting.saturating_sub(1);
+        let leader = members.node;
+        if members.queue.is_deserted() && self.nodes.at(leader).state.is_waiting() {
+            self.due.remove(&mut self.nodes, leader);
+            self.top.leave(&mut self.nodes, leader, State::Asleep);
         }
     }
 
@@ -283,7 +363,7 @@ impl Scheduler {
         self.running.is_some_and(|running| running.vm == vm)
     }
 
-    /// Whether no VM waits.
+    /// Whether no VM waits. Those that are held do not.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.nr_waiting == 0
@@ -298,61 +378,224 @@ impl Scheduler {
     /// The quantum, by how many can run.
     #[must_use]
     pub fn quantum_ns(&self) -> u64 {
-        self.quantum_after(0)
+        const FEW: u64 = LATENCY_NS / MAX_QUANTUM_NS;
+        const MANY: u64 = LATENCY_NS / MIN_QUANTUM_NS;
+        match self.nr_waiting as u64 + u64::from(self.running.is_some()) {
+            0..=FEW => MAX_QUANTUM_NS,
+            MANY.. => MIN_QUANTUM_NS,
+            nr => LATENCY_NS / nr,
+        }
     }
 
     /// Whether a VM that has run so long gives way now.
     #[must_use]
     pub fn is_over(&self, ran_ns: u64) -> bool {
-        !self.is_empty() && (ran_ns >= self.turn_ns() || (self.is_urgent && ran_ns >= PREEMPT_NS))
+        let is_used_up = self.running.is_some_and(|running| ran_ns >= running.allowance_ns);
+        let turn = if self.is_urgent { PREEMPT_NS } else { self.quantum_ns() };
+        is_used_up || (ran_ns >= turn && !self.is_empty())
     }
 
     /// How long a VM that has run so long may run before it must be asked again whether its turn is over.
     #[must_use]
     pub fn slice_ns(&self, ran_ns: u64) -> u64 {
-        let turn = if self.is_urgent { PREEMPT_NS } else { self.turn_ns() };
-        match turn.saturating_sub(ran_ns) {
+        let turn = if self.is_urgent { PREEMPT_NS } else { self.quantum_ns() };
+        let slice = match turn.saturating_sub(ran_ns) {
             0 => self.quantum_ns(),
             rest => rest,
+        };
+        match self.running {
+            Some(Running { allowance_ns, .. }) => slice.min(allowance_ns.saturating_sub(ran_ns).max(MIN_TURN_NS)),
+            None => slice,
         }
     }
 
-    /// How long a turn of the one that runs is: its request, but for what is not worth a turn of its own.
-    fn turn_ns(&self) -> u64 {
-        self.running.map_or(u64::MAX, |running| running.left_ns).min(self.quantum_ns())
+    /// An entity that slept, or was held, competes again, unless its limit forbids it.
+    fn join(&mut self, node: u32, group: u32) {
+        let quantum = self.quantum_ns();
+        let Some(members) = members(&mut self.groups, group) else { return };
+        let (queue, leader) = (&mut members.queue, members.node);
+        let entity = self.nodes.at_mut(node);
+        let used = if entity.owed_ns > 0 { queue.settle(entity, quantum) } else { 0 };
+        if !entity.bounds.is_none() {
+            entity.bounds.charge(used, quantum, self.now);
+            if let Some(until) = entity.bounds.held_until(self.now) {
+                entity.state = State::Held;
+                queue.nr_held += 1;
+                return self.held.push(&mut self.nodes, until, node);
+            }
+            entity.bounds.wake(self.now);
+        }
+        queue.place(entity, quantum);
+        let was_deserted = queue.is_deserted();
+        queue.join(&mut self.nodes, node);
+        self.nr_waiting += 1;
+        self.nodes.at_mut(leader).owed_ns += used;
+        self.note_due(node);
+        if was_deserted && self.nodes.at(leader).state == State::Asleep {
+            self.join_group(leader, quantum);
+        }
+        self.note_urgency(node, group);
     }
 
-    /// The quantum if so many more could run.
-    fn quantum_after(&self, more: usize) -> u64 {
-        let nr_runnable = self.nr_waiting + usize::from(self.running.is_some()) + more;
-        let part = LATENCY_NS / u64::try_from(nr_runnable.max(1)).unwrap_or(u64::MAX);
-        part.clamp(MIN_QUANTUM_NS, MAX_QUANTUM_NS)
+    /// The same for a group.
+    fn join_group(&mut self, leader: u32, quantum: u64) {
+        let entity = self.nodes.at_mut(leader);
+        let used = if entity.owed_ns > 0 { self.top.settle(entity, quantum) } else { 0 };
+        if !entity.bounds.is_none() {
+            entity.bounds.charge(used, quantum, self.now);
+            if let Some(until) = entity.bounds.held_until(self.now) {
+                entity.state = State::Held;
+                return self.held.push(&mut self.nodes, until, leader);
+            }
+            entity.bounds.wake(self.now);
+        }
+        self.top.place(entity, quantum);
+        self.top.join(&mut self.nodes, leader);
+        self.note_due(leader);
     }
 
-    /// Notes whether a VM that has just come has an earlier deadline than the one that runs.
+    /// One that was held competes again, if it has not used more meanwhile.
+    fn release(&mut self, id: u32) {
+        self.held.remove(&mut self.nodes, id);
+        let node = self.nodes.at_mut(id);
+        node.state = State::Asleep;
+        let (owner, group) = (node.owner, node.group);
+        if group == NONE {
+            let is_wanted = members(&mut self.groups, owner).is_some_and(|members| !members.queue.is_deserted());
+            if is_wanted {
+                self.join_group(id, self.quantum_ns());
+            }
+        } else if let Some(members) = members(&mut self.groups, group) {
+            members.queue.nr_held = members.queue.nr_held.saturating_sub(1);
+            self.join(id, group);
+        }
+    }
+
+    /// What the VM that runs has used is taken into account, for it and its group.
+    fn settle_running(&mut self) {
+        let Some(Running { node, group, leader, .. }) = self.running else { return };
+        let quantum = self.quantum_ns();
+        let Some(members) = members(&mut self.groups, group) else { return };
+        let entity = self.nodes.at_mut(node);
+        let used = members.queue.settle(entity, quantum);
+        if !entity.bounds.is_none() {
+            entity.bounds.charge(used, quantum, self.now);
+        }
+        let entity = self.nodes.at_mut(leader);
+        entity.owed_ns += used;
+        let used = self.top.settle(entity, quantum);
+        if !entity.bounds.is_none() {
+            entity.bounds.charge(used, quantum, self.now);
+        }
+    }
+
+    /// The VM that runs does so no more, and waits again or sleeps.
+    fn stop_running(&mut self, can_run: bool) {
+        self.settle_running();
+        let Some(Running { node, group, leader, .. }) = self.running.take() else { return };
+        let Some(members) = members(&mut self.groups, group) else { return };
+        if !can_run {
+            members.queue.leave(&mut self.nodes, node, State::Asleep);
+        } else if let Some(until) = self.nodes.at(node).bounds.held_until(self.now) {
+            members.queue.leave(&mut self.nodes, node, State::Held);
+            members.queue.nr_held += 1;
+            self.held.push(&mut self.nodes, until, node);
+        } else {
+            members.queue.wait(&mut self.nodes, node);
+            self.nr_waiting += 1;
+            if !self.nodes.at(node).bounds.is_none() {
+                self.note_due(node);
+            }
+        }
+        if members_of(&self.groups, group).is_none_or(Queue::is_deserted) {
+            self.top.leave(&mut self.nodes, leader, State::Asleep);
+        } else if let Some(until) = self.nodes.at(leader).bounds.held_until(self.now) {
+            self.top.leave(&mut self.nodes, leader, State::Held);
+            self.held.push(&mut self.nodes, until, leader);
+        } else {
+            self.top.wait(&mut self.nodes, leader);
+            self.note_due(leader);
+        }
+    }
+
+    /// Gives an entity a limit and a reservation.
+    fn bound(&mut self, id: u32, terms: &Terms) -> Result<(), NoMemory> {
+        if terms.limit_ppm | terms.reservation_ppm != 0 {
+            self.held.reserve(self.nodes.capacity())?;
+            self.due.reserve(self.nodes.capacity())?;
+        }
+        let now = self.now;
+        let node = self.nodes.at_mut(id);
+        node.bounds.set(terms, now);
+        if node.state == State::Held {
+            let until = node.bounds.held_until(now).unwrap_or(now);
+            self.held.remove(&mut self.nodes, id);
+            self.held.push(&mut self.nodes, until, id);
+        }
+        Ok(())
+    }
+
+    /// Notes when one that waits is due, if it has a reservation.
+    fn note_due(&mut self, id: u32) {
+        let bounds = &self.nodes.at(id).bounds;
+        if bounds.reservation_ppm != 0 {
+            let at = bounds.due_at;
+            self.due.push(&mut self.nodes, at, id);
+        }
+    }
+
+    /// The first of those with a reservation that are due: a group, and a VM of it if it is the VM's reservation.
+    fn first_due(&mut self) -> Option<(u32, Option<u32>)> {
+        for _ in 0..DUE_BATCH {
+            let (at, id) = self.due.first()?;
+            if is_before(self.now, at) {
+                return None;
+            }
+            let group = self.nodes.at(id).group;
+            if group == NONE {
+                return Some((id, None));
+            }
+            let leader = members(&mut self.groups, group)?.node;
+            if self.nodes.at(leader).state.is_waiting() {
+                return Some((leader, Some(id)));
+            }
+            // Its group has had all it may: a limit goes before a reservation.
+            let until = self.nodes.at(leader).bounds.held_until(self.now).unwrap_or(self.now);
+            self.due.remove(&mut self.nodes, id);
+            self.due.push(&mut self.nodes, until.max(self.now + 1), id);
+        }
+        None
+    }
+
+    /// Notes whether a VM that has just come is to run before the one that runs.
     fn note_urgency(&mut self, node: u32, group: u32) {
         let Some(running) = self.running else { return };
-        let deadline = |id: u32| self.nodes.at(id).deadline;
-        let leader = |group: u32| self.groups.get(group as usize).and_then(Option::as_ref).map_or(NONE, |m| m.node);
-        self.is_urgent |= if group == running.group {
-            deadline(node) < deadline(running.node)
-        } else {
-            deadline(leader(group)) < deadline(leader(running.group))
+        let is_earlier = |a: u32, b: u32| is_before(self.nodes.at(a).deadline, self.nodes.at(b).deadline);
+        let Some(Some(members)) = self.groups.get(group as usize) else { return };
+        let is_due = |id: u32| {
+            let Node { bounds, state, .. } = self.nodes.at(id);
+            bounds.reservation_ppm != 0 && state.is_waiting() && bounds.due_at <= self.now
         };
+        self.is_urgent |= if group == running.group {
+            is_earlier(node, running.node)
+        } else {
+            self.nodes.at(members.node).state.is_waiting() && is_earlier(members.node, running.leader)
+        } || is_due(node)
+            || is_due(members.node);
     }
 
     /// The entity of a VM, which is made if there is none.
     fn entity(&mut self, vm: u32, claim: &Claim) -> Result<u32, EnqueueError> {
         let group = claim.group.0;
-        if self.groups.get(group as usize).is_none_or(Option::is_none) {
-            return Err(EnqueueError::NoGroup);
-        }
-        let known = self.node_of(vm);
-        if self.nodes.at(known).group == group {
-            if self.nodes.at(known).state == State::Gone {
-                let clock = members(&mut self.groups, group).map_or(0, |members| members.queue.clock());
-                let node = self.nodes.at_mut(known);
-                node.time = node.time.max(clock);
+        let known = match self.running {
+            Some(running) if running.vm == vm => running.node,
+            _ => self.node_of(vm),
+        };
+        let now = members_of(&self.groups, group).ok_or(EnqueueError::NoGroup)?.clock();
+        let node = self.nodes.at_mut(known);
+        if node.group == group && known != NONE {
+            if node.state == State::Gone && is_before(node.time, now) {
+                node.time = now;
             }
             return Ok(known);
         }
@@ -361,10 +604,10 @@ impl Scheduler {
         }
         let place = *self.index_place(vm)?;
         debug_assert_eq!(place, NONE);
-        let clock = members(&mut self.groups, group).map_or(0, |members| members.queue.clock());
+        let shares = claim.terms.shares.max(1);
         // One that was dropped had waited long enough for all the credit there is.
-        let earned = if claim.is_new { 0 } else { scaled(MAX_QUANTUM_NS, claim.shares) };
-        let node = self.nodes.add(Node::new(vm, group, claim.shares.max(1), clock - earned))?;
+        let earned = if claim.is_new { 0 } else { scaled(MAX_QUANTUM_NS, shares) };
+        let node = self.nodes.add(Node::new(vm, group, shares, now.wrapping_sub(earned)))?;
         *self.index_place(vm)? = node;
         Ok(node)
     }
@@ -378,17 +621,19 @@ impl Scheduler {
         }
     }
 
-    /// Looks at two entities, and drops them if they sleep and have nothing to remember.
+    /// Looks at one entity, and drops it if it sleeps and has nothing to remember. So nobody's time is ever so far
+    /// behind that it would seem to be ahead.
     fn drop_forgotten(&mut self) {
-        for _ in 0..2 {
-            self.hand = if (self.hand as usize) < self.nodes.capacity() { self.hand + 1 } else { 0 };
-            let node = *self.nodes.at(self.hand);
-            let Some(members) = members(&mut self.groups, node.group) else { continue };
-            let credit = if node.state == State::Gone { 0 } else { scaled(MAX_QUANTUM_NS, node.weight) };
-            let is_paid = members.queue.clock() - node.time >= credit;
-            if is_paid && matches!(node.state, State::Asleep | State::Gone) {
-                self.forget(node.owner, self.hand);
-            }
+        self.hand = if (self.hand as usize) < self.nodes.capacity() { self.hand + 1 } else { 0 };
+        let node = self.nodes.at(self.hand);
+        if !matches!(node.state, State::Asleep | State::Gone) {
+            return;
+        }
+        let Some(queue) = members_of(&self.groups, node.group) else { return };
+        let credit = if node.state == State::Gone { 0 } else { scaled(MAX_QUANTUM_NS, node.weight) };
+        let is_paid = !is_before(queue.clock(), node.time.wrapping_add(credit)) && node.owed_ns == 0;
+        if is_paid && node.bounds.is_settled(self.now) {
+            self.forget(node.owner, self.hand);
         }
     }
 
@@ -420,9 +665,7 @@ fn members(groups: &mut [Option<Members>], group: u32) -> Option<&mut Members> {
     groups.get_mut(group as usize).and_then(Option::as_mut)
 }
 
-/// Gives an entity that comes back its virtual time, and a request of one quantum.
-fn place(queue: &Queue, nodes: &mut Nodes, id: u32, quantum_ns: u64) {
-    let node = nodes.at_mut(id);
-    node.time = queue.place(node.time, node.weight, quantum_ns, MAX_QUANTUM_NS);
-    node.deadline = node.time + scaled(quantum_ns, node.weight);
+/// A group's queue, if it is there.
+fn members_of(groups: &[Option<Members>], group: u32) -> Option<&Queue> {
+    groups.get(group as usize)?.as_ref().map(|members| &members.queue)
 }

@@ -15,7 +15,7 @@ fn spinners_get_cpu_time_by_shares() {
             unreachable!()
         };
         let shares = 100 << (vm % 3);
-        lab.ask(Operation::Create { vm, image, memory_pages, minimum_pages, shares, arguments }).unwrap();
+        lab.ask(Operation::Create { vm, image, memory_pages, minimum_pages, shares, class: 0, arguments }).unwrap();
     }
     for vm in 1..=60 {
         lab.ask(Operation::Start { vm }).unwrap();

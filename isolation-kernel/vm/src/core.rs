@@ -1,6 +1,7 @@
 //! One core's instance of the kernel: its event loop.
 
-use crate::classes::{Classes, DEFAULT_GROUP_TERMS};
+use crate::account::{Ledger, note_latency};
+use crate::classes::{Classes, DEFAULT_GROUP_TERMS, SUPERVISOR_GROUP};
 use crate::console::{Level, MACHINE_CONSOLE_RATE, log};
 use crate::gate::Loading;
 use crate::images::LoadedImage;
@@ -22,13 +23,13 @@ use hal::{Access, Exit, Hardware, Nanos, NoMemory, Page, Ppn};
 use policy::bucket::Bucket;
 use policy::gatekeeper::Gatekeeper;
 use policy::reclaim::Watermarks;
-use policy::scheduler::{Claim, Group, Scheduler};
+use policy::scheduler::Scheduler;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use virtual_isa::bundle::{Bundle, BundleError, EntryKind, MachinePlan};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::{Cause, Exception, SwapError};
-use virtual_isa::gate::{Event, ProcessorTerms};
+use virtual_isa::gate::{Event, LATENCY_BUCKETS, ProcessorTerms};
 use virtual_isa::image::{Image, ImageError};
 use virtual_isa::layout;
 use virtual_isa::limits::{MAX_COMPLETION_BYTES, MAX_GROUPS};
@@ -37,17 +38,8 @@ use virtual_isa::network::{Network, NetworkError};
 /// Number of the supervisor VM.
 pub(crate) const SUPERVISOR: u32 = 0;
 
-/// The supervisor's group, and what it weighs: with the machine busy it can have an eighth of a core.
-const SUPERVISOR_GROUP: (Group, u32) = (Group(0), 1);
-
-/// The group of all other VMs.
-const MACHINE_GROUP: (Group, u32) = (Group(1), 7);
-
-/// What waking a VM is charged with, in nanoseconds: the timer or frame, and the queue.
-const WAKE_NS: u64 = 1_000;
-
-/// What a turn is charged with beside the time it takes, in nanoseconds: the pick, and the loop around it.
-const TURN_NS: u64 = 5_000;
+/// What a turn is charged with, beside its time, in which a VM found no memory.
+const VAIN_TURN_NS: u64 = 5_000;
 
 /// Timers that fire in one turn of the loop.
 const TIMER_BATCH: usize = 64;
@@ -79,6 +71,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) classes: Classes,
     /// How each group competes for the processors.
     pub(crate) groups: Vec<ProcessorTerms>,
+    /// Times from waking to running of each group's VMs.
+    pub(crate) latency: Vec<[u32; LATENCY_BUCKETS]>,
     pub(crate) is_reclaiming: bool,
     /// Turns in a row in which memory was short and nobody had any to give.
     pub(crate) vain_turns: u32,
@@ -104,8 +98,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) no_room_since: Option<Nanos>,
     pub(crate) zero: Page,
     pub(crate) scheduler: Scheduler,
-    /// Up to when the VM that runs was charged.
-    pub(crate) charged: Nanos,
+    pub(crate) ledger: Ledger,
     pub(crate) timers: Timers,
     pub(crate) random: ChaCha20Rng,
     pub(crate) wire: Wire,
@@ -116,7 +109,6 @@ pub struct Core<'b, H: Hardware> {
     /// At most [`MAX_EVENTS`].
     pub(crate) events: VecDeque<Event>,
     pub(crate) events_lost: u64,
-    pub(crate) idle_ns: u64,
     pub(crate) next_generation: u64,
 }
 
@@ -220,6 +212,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             total_shares: 0,
             classes: Classes::new(),
             groups: alloc::vec![DEFAULT_GROUP_TERMS; MAX_GROUPS as usize],
+            latency: alloc::vec![[0; LATENCY_BUCKETS]; MAX_GROUPS as usize],
             is_reclaiming: false,
             vain_turns: 0,
             clock: VecDeque::new(),
@@ -237,7 +230,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             no_room_since: None,
             zero,
             scheduler: Scheduler::new(),
-            charged: Nanos(0),
+            ledger: Ledger::default(),
             timers: Timers::default(),
             random,
             wire: Wire::default(),
@@ -247,12 +240,9 @@ impl<'b, H: Hardware> Core<'b, H> {
             remains: VecDeque::new(),
             events: VecDeque::with_capacity(MAX_EVENTS),
             events_lost: 0,
-            idle_ns: 0,
             next_generation: 1,
         };
-        for (group, shares) in [SUPERVISOR_GROUP, MACHINE_GROUP] {
-            core.scheduler.set_group(group, shares)?;
-        }
+        core.ledger.mark = core.hw.now();
         core.create_supervisor(plan.supervisor_pages)?;
         if core.hw.free_pages() < core.marks.high {
             return Err(BootError::NoMemory);
@@ -267,21 +257,12 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.fire_timers();
         self.retry_blocked();
         self.tell_supervisor();
-        let has_work = self.serve_disk() | self.load_images() | self.reap_remains();
-        let has_work = has_work | self.reclaim() | self.continue_parking() | self.grow_template();
-        if !self.starved.is_empty() {
-            self.feed_starved();
-        }
-        if !self.waiting.is_empty() {
-            self.admit_waiting();
-        }
-        if self.is_gate_stalled {
-            self.resume_gate();
-        }
-        match self.scheduler.pick() {
-            Some(number) => self.dispatch(number),
+        let has_work = self.serve_supervisor() | self.serve_memory();
+        let now = self.hw.now();
+        match self.scheduler.pick(now) {
+            Some(number) => self.dispatch(number, now),
             None if has_work => {}
-            None => self.halt(),
+            None => self.halt(now),
         }
         if self.wire.unflushed >= FLUSH_AFTER || (self.wire.unflushed > 0 && self.scheduler.is_empty()) {
             self.flush();
@@ -298,12 +279,46 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.wire.unflushed = 0;
     }
 
-    fn halt(&mut self) {
+    /// Work that the supervisor wanted and that is done between turns, at its cost. Says whether there is more.
+    fn serve_supervisor(&mut self) -> bool {
+        if self.loading.is_empty()
+            && self.remains.is_empty()
+            && self.embryos.is_empty()
+            && self.waiting.is_empty()
+            && !self.is_gate_stalled
+        {
+            return false;
+        }
+        let has_work = self.load_images() | self.reap_remains() | self.grow_template();
+        if !self.waiting.is_empty() {
+            self.admit_waiting();
+        }
+        if self.is_gate_stalled {
+            self.resume_gate();
+        }
+        self.bill(SUPERVISOR);
+        has_work
+    }
+
+    /// Work on the machine's memory. Says whether there is more.
+    fn serve_memory(&mut self) -> bool {
+        let is_busy = self.swap.is_busy() || !self.starved.is_empty() || !self.parking.is_empty();
+        let has_work = self.serve_disk() | self.reclaim() | self.continue_parking();
+        if !self.starved.is_empty() {
+            self.feed_starved();
+        }
+        if is_busy || has_work {
+            self.note_memory_work();
+        }
+        has_work
+    }
+
+    fn halt(&mut self, before: Nanos) {
         if self.wire.unflushed > 0 {
             self.flush();
         }
-        let before = self.hw.now();
-        let mut alarm = self.timers.next();
+        self.ledger.loop_ns += self.ledger.move_mark(before);
+        let mut alarm = self.timers.next().min(self.scheduler.next_release());
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);
         }
@@ -312,7 +327,8 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         self.hw.set_alarm(alarm);
         self.hw.halt();
-        self.idle_ns += self.hw.now().since(before);
+        let now = self.hw.now();
+        self.ledger.idle_ns += self.ledger.move_mark(now);
     }
 
     fn fire_timers(&mut self) {
@@ -327,6 +343,7 @@ impl<'b, H: Hardware> Core<'b, H> {
                 stub.deadline = None;
                 stub.pending |= Pending::TIMER;
                 self.wake_parked(number);
+                self.bill(number);
                 continue;
             }
             let Some(mut vm) = self.vms.take(number) else { continue };
@@ -335,6 +352,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             if vm.state == State::Idle {
                 self.make_runnable(&mut vm);
             }
+            self.bill_vm(&mut vm);
             self.vms.put(vm);
         }
     }
@@ -354,45 +372,52 @@ impl<'b, H: Hardware> Core<'b, H> {
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);
         }
-        let is_waking = vm.state == State::Idle;
+        let has_slept = vm.state == State::Idle;
         vm.state = State::Runnable;
         vm.wants_park = None;
         if vm.is_queued {
             return;
         }
-        let (group, _) = if vm.is_privileged { SUPERVISOR_GROUP } else { MACHINE_GROUP };
-        let claim = Claim { group, shares: vm.shares, is_new: vm.counters.dispatches == 0 };
-        if self.scheduler.enqueue(vm.number, claim).is_err() {
+        let claim = self.processor_claim(vm);
+        let is_group = self.scheduler.has_group(claim.group)
+            || self.scheduler.set_group(claim.group, &self.group_terms(claim.group)).is_ok();
+        if !is_group || self.scheduler.enqueue(vm.number, &claim).is_err() {
             // It is tried again when there is memory.
             vm.state = State::Starved;
             self.starved.push_back(vm.number);
             return;
         }
         vm.is_queued = true;
-        if is_waking {
-            self.scheduler.charge(vm.number, WAKE_NS);
-        }
+        (vm.pace.since, vm.pace.has_slept) = (self.ledger.mark, has_slept);
     }
 
-    fn dispatch(&mut self, number: u32) {
-        self.charged = self.hw.now();
+    fn dispatch(&mut self, number: u32, now: Nanos) {
         let Some(mut vm) = self.vms.take(number) else { return self.scheduler.sleep(number) };
         vm.is_queued = false;
         if vm.state == State::Runnable {
             vm.counters.dispatches += 1;
+            let waited = now.since(vm.pace.since);
+            vm.pace.waited_ns = vm.pace.waited_ns.saturating_add(waited);
+            if vm.pace.has_slept {
+                self.note_latency(&mut vm, waited);
+            }
             let awaited = vm.awaited;
             let after = self.run(&mut vm);
             // Without memory it has not come to use it.
             if vm.awaited == awaited && !matches!(after, After::Wait | After::Starve) {
                 vm.awaited = None;
             }
-            // A turn that is over at once has a price too, or one that waits for memory would go before all others for ever.
-            self.scheduler.charge(number, TURN_NS);
-            self.charge(number);
+            self.charge_run(number);
+            self.scheduler.tell(self.ledger.mark);
+            if after == After::Yield {
+                vm.pace.preemptions = vm.pace.preemptions.saturating_add(1);
+            }
             match after {
                 After::Resume | After::Yield | After::Ready | After::Plain => self.make_runnable(&mut vm),
                 After::Wait => vm.state = State::Paging,
                 After::Starve => {
+                    // Or one that asks again and again would go before all others for ever.
+                    self.scheduler.charge(number, VAIN_TURN_NS);
                     vm.state = State::Starved;
                     self.starved.push_back(number);
                 }
@@ -405,7 +430,7 @@ impl<'b, H: Hardware> Core<'b, H> {
                 }
                 After::End(cause) => self.end(&mut vm, cause),
             }
-            vm.last_ran = self.hw.now();
+            vm.last_ran = self.ledger.mark;
         }
         if !vm.is_queued {
             self.scheduler.sleep(number);
@@ -413,42 +438,60 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.vms.put(vm);
     }
 
-    /// Charges the VM that runs with the time since it was charged last: the guest's, and the kernel's for it.
-    fn charge(&mut self, number: u32) {
-        let now = self.hw.now();
-        self.scheduler.charge(number, now.since(self.charged));
-        self.charged = now;
+    fn note_latency(&mut self, vm: &mut Vm<H>, ns: u64) {
+        note_latency(&mut vm.pace.latency, ns);
+        let group = if vm.is_privileged { SUPERVISOR_GROUP } else { self.classes.terms(vm.class).group };
+        if let Some(histogram) = self.latency.get_mut(group as usize) {
+            note_latency(histogram, ns);
+        }
     }
 
-    /// Runs a VM until it sleeps, ends, or others have waited long enough.
+    /// Runs a VM until it sleeps, ends, or others have waited long enough. What that took is in the ledger, not charged.
     pub(crate) fn run(&mut self, vm: &mut Box<Vm<H>>) -> After {
-        if let Err(after) = self.fill_receive_ring(vm) {
+        if let Err(after) = self.prepare(vm) {
+            self.note_run(vm);
             return after;
         }
-        vm.has_run = true;
-        if !vm.memory.as_ref().is_some_and(Memory::has_space) && !self.may_grow(vm) {
-            return After::Starve;
-        }
-        let Some(memory) = vm.memory.as_mut() else { return After::Sleep(Nanos::NEVER) };
-        let Ok(space) = memory.prepare(&mut self.hw) else { return After::Starve };
-        let Some(template) = self.templates.get(vm.template as usize) else { return After::Sleep(Nanos::NEVER) };
-        self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
-        let started = self.hw.now();
-        self.hw.set_alarm(started.after(self.scheduler.slice_ns(0)).min(self.timers.next()));
-        let mut entered = started;
+        let started = self.note_run(vm);
+        let alarm = started.after(self.scheduler.slice_ns(0)).min(self.timers.next());
+        self.hw.set_alarm(alarm.min(self.scheduler.next_release()));
         let after = loop {
             let exit = self.hw.enter(&mut vm.registers);
             let left = self.hw.now();
-            vm.counters.guest_ns += left.since(entered);
+            let guest_ns = self.ledger.move_mark(left);
+            self.ledger.run_ns += guest_ns;
+            vm.counters.guest_ns += guest_ns;
             let after = self.handle(vm, exit, left.since(started));
-            entered = self.hw.now();
-            vm.counters.kernel_ns += entered.since(left);
+            self.note_run(vm);
             if after != After::Resume {
                 break after;
             }
         };
         self.hw.switch_from(vm.vector.get_or_insert_default());
         after
+    }
+
+    /// Gives a VM the processor.
+    fn prepare(&mut self, vm: &mut Box<Vm<H>>) -> Result<(), After> {
+        self.fill_receive_ring(vm)?;
+        vm.has_run = true;
+        if !vm.memory.as_ref().is_some_and(Memory::has_space) && !self.may_grow(vm) {
+            return Err(After::Starve);
+        }
+        let memory = vm.memory.as_mut().ok_or(After::Sleep(Nanos::NEVER))?;
+        let space = memory.prepare(&mut self.hw).map_err(|_| After::Starve)?;
+        let template = self.templates.get(vm.template as usize).ok_or(After::Sleep(Nanos::NEVER))?;
+        self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
+        Ok(())
+    }
+
+    /// What was done since the mark was for the VM that runs. Returns the time.
+    fn note_run(&mut self, vm: &mut Vm<H>) -> Nanos {
+        let now = self.hw.now();
+        let ns = self.ledger.move_mark(now);
+        self.ledger.run_ns += ns;
+        vm.counters.kernel_ns += ns;
+        now
     }
 
     /// Handles an exit of a VM that has run so long since it was dispatched.
@@ -565,7 +608,9 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
         // Before anybody wakes: those who come have no part in what was used before.
-        self.charge(vm.number);
+        let began = self.note_run(vm);
+        self.charge_run(vm.number);
+        self.scheduler.catch_up(began);
         self.poll_wire(Some(vm));
         if let Err(after) = self.fill_receive_ring(vm) {
             return after;
@@ -576,9 +621,10 @@ impl<'b, H: Hardware> Core<'b, H> {
             return After::Yield;
         }
         let now = self.hw.now();
+        let ran_ns = ran_ns.saturating_add(now.since(began));
         // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
         let slice = self.scheduler.slice_ns(ran_ns);
-        self.hw.set_alarm(now.after(slice).min(self.timers.next()));
+        self.hw.set_alarm(now.after(slice).min(self.timers.next()).min(self.scheduler.next_release()));
         if self.wire.unflushed > 0 {
             self.flush();
         }

@@ -13,11 +13,12 @@ use crate::template::MAX_PENDING;
 use crate::vm::{Sleeper, State, Stub, Vm};
 use alloc::boxed::Box;
 use hal::{Hardware, NoMemory};
+use policy::scheduler::Group;
 use virtual_isa::bundle::{EntryKind, MAX_STATUS};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::{
-    Answer, GateError, MachineStatus, Message, Operation, ProcessorTerms, Request, Tier, VmState, VmStatus,
+    Answer, GateError, LATENCY_BUCKETS, MachineStatus, Message, Operation, ProcessorTerms, Request, Tier, VmState, VmStatus,
 };
 use virtual_isa::image::Image;
 use virtual_isa::instruction::InstructionError;
@@ -275,6 +276,11 @@ impl<'b, H: Hardware> Core<'b, H> {
             return Err(GateError::BadArgument);
         }
         *place = processor;
+        let group = Group(group);
+        if self.scheduler.has_group(group) {
+            let terms = self.group_terms(group);
+            self.scheduler.set_group(group, &terms).map_err(|NoMemory| GateError::NoMemory)?;
+        }
         Ok(())
     }
 
@@ -509,6 +515,9 @@ impl<'b, H: Hardware> Core<'b, H> {
             table_pages: memory.map_or(0, Memory::table_pages),
             generation: vm.generation,
             counters: vm.counters,
+            waited_ns: vm.pace.waited_ns,
+            preemptions: vm.pace.preemptions,
+            latency: vm.pace.latency,
         }
     }
 
@@ -545,7 +554,11 @@ impl<'b, H: Hardware> Core<'b, H> {
             heap_bytes: self.hw.heap_bytes(),
             heap_pages: self.hw.heap_pages(),
             kept_pages: self.hw.kept_pages(),
-            idle_ns: self.idle_ns,
+            idle_ns: self.ledger.idle_ns,
+            charged_ns: self.ledger.charged_ns,
+            overhead_loop_ns: self.ledger.loop_ns,
+            overhead_wire_ns: self.ledger.wire_ns,
+            overhead_memory_ns: self.ledger.memory_ns,
             frames_in: self.wire.frames_in,
             frames_out: self.wire.frames_out,
             frames_dropped: self.wire.frames_dropped,
@@ -580,5 +593,8 @@ fn stub_status(stub: &Stub) -> VmStatus {
         table_pages: 0,
         generation: stub.generation,
         counters: stub.counters,
+        waited_ns: 0,
+        preemptions: 0,
+        latency: [0; LATENCY_BUCKETS],
     }
 }

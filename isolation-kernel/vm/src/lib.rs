@@ -31,6 +31,7 @@
 //! | `lifecycle` | start, create, end, destroy |
 //! | `report` | reports of VMs that ended |
 //! | `timers` | deadlines |
+//! | `account` | whose time it is |
 //! | `console` | guests' texts |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -40,6 +41,7 @@
 
 extern crate alloc;
 
+mod account;
 mod classes;
 mod console;
 mod core;

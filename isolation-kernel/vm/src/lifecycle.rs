@@ -1,6 +1,7 @@
 //! Creating, ending and destroying VMs. Neither takes time in proportion to a VM's memory: what an ended VM
 //! leaves is freed a few pages at a time.
 
+use crate::account::Pace;
 use crate::console::{CONSOLE_RATE, Level, log};
 use crate::core::{BootError, Core, SUPERVISOR};
 use crate::delta::Delta;
@@ -111,6 +112,7 @@ impl<H: Hardware> Core<'_, H> {
             console: Bucket::new(CONSOLE_RATE, now),
             last_spoof_event: None,
             counters: Counters::default(),
+            pace: Pace::default(),
             accounted: Account::default(),
         }))
     }

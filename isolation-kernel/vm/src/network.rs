@@ -46,13 +46,18 @@ impl<H: Hardware> Core<'_, H> {
             let Some(frame) = self.hw.receive() else { break };
             self.wire.frames_in += 1;
             match route::route(&self.network, Source::Wire, frame.bytes()) {
-                Verdict::ToVm(to) => self.deliver(running.as_deref_mut(), to, frame),
+                Verdict::ToVm(to) => {
+                    self.deliver(running.as_deref_mut(), to, frame);
+                    self.bill_either(running.as_deref_mut(), to);
+                }
                 Verdict::Asks { ipv4, vm, mac } if vm.is_none_or(|vm| self.answers_for(running.as_deref(), vm)) => {
                     self.answer_on_wire(frame, ipv4, mac);
+                    self.note_wire_work();
                 }
                 Verdict::ToWire | Verdict::Asks { .. } | Verdict::Drop(_) => {
                     self.wire.frames_dropped += 1;
                     self.hw.give_frame(frame);
+                    self.note_wire_work();
                 }
             }
         }
@@ -270,6 +275,7 @@ impl<H: Hardware> Core<'_, H> {
             let Some(mut vm) = self.vms.take(number) else { continue };
             vm.is_blocked = false;
             let result = self.drain_transmit_ring(&mut vm);
+            self.bill_vm(&mut vm);
             let is_blocked = vm.is_blocked;
             if let Err(cause) = result {
                 self.end(&mut vm, cause);

@@ -262,6 +262,11 @@ impl Swap {
         self.urgent = self.writes.len();
     }
 
+    /// Whether something is to be read or written, or on its way.
+    pub fn is_busy(&self) -> bool {
+        !(self.flights.is_empty() && self.reads.is_empty() && self.writes.is_empty())
+    }
+
     /// Whether there is something to write.
     pub fn has_writes(&self) -> bool {
         !self.writes.is_empty()

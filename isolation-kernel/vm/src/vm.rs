@@ -1,5 +1,6 @@
 //! One VM: in memory, or parked.
 
+use crate::account::Pace;
 use crate::memory::Memory;
 use crate::pack::{Pack, Span};
 use crate::rings::RingMemory;
@@ -94,6 +95,8 @@ pub struct Vm<H: Hardware> {
     pub console: Bucket,
     pub last_spoof_event: Option<Nanos>,
     pub counters: Counters,
+    /// How long it waits for the processor, since it was created or woke.
+    pub pace: Pace,
     /// Its part in the machine's totals.
     pub accounted: Account,
 }
