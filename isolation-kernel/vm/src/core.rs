@@ -617,6 +617,10 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         self.poll_serial(Some(vm));
         self.fire_timers();
+        // Or frames would wait for as long as somebody always waits for the processor.
+        if self.wire.unflushed > 0 {
+            self.flush();
+        }
         if self.scheduler.is_over(ran_ns) {
             return After::Yield;
         }
@@ -625,9 +629,6 @@ impl<'b, H: Hardware> Core<'b, H> {
         // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
         let slice = self.scheduler.slice_ns(ran_ns);
         self.hw.set_alarm(now.after(slice).min(self.timers.next()).min(self.scheduler.next_release()));
-        if self.wire.unflushed > 0 {
-            self.flush();
-        }
         After::Resume
     }
 

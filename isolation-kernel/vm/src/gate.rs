@@ -18,7 +18,8 @@ use virtual_isa::bundle::{EntryKind, MAX_STATUS};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::{
-    Answer, GateError, LATENCY_BUCKETS, MachineStatus, Message, Operation, ProcessorTerms, Request, Tier, VmState, VmStatus,
+    Answer, GateError, LATENCY_BUCKETS, MachineStatus, Message, Operation, ProcessorTerms, Request, Tier, VmState,
+    VmStatus,
 };
 use virtual_isa::image::Image;
 use virtual_isa::instruction::InstructionError;
