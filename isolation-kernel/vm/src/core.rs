@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use hal::{Access, Exit, Hardware, Nanos, NoMemory, Page, Ppn};
 use policy::bucket::Bucket;
-use policy::gatekeeper::Gatekeeper;
+use policy::gatekeeper::{Gatekeeper, Timekeeper};
 use policy::reclaim::Watermarks;
 use policy::scheduler::Scheduler;
 use rand_chacha::ChaCha20Rng;
@@ -67,6 +67,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) packer: Packer,
     pub(crate) marks: Watermarks,
     pub(crate) gatekeeper: Gatekeeper,
+    pub(crate) timekeeper: Timekeeper,
     pub(crate) total_shares: u64,
     pub(crate) classes: Classes,
     /// How each group competes for the processors.
@@ -209,6 +210,8 @@ impl<'b, H: Hardware> Core<'b, H> {
             packer: Packer::new(),
             marks,
             gatekeeper,
+            // VMs run on one processor today.
+            timekeeper: Timekeeper::new(1, MAX_GROUPS),
             total_shares: 0,
             classes: Classes::new(),
             groups: alloc::vec![DEFAULT_GROUP_TERMS; MAX_GROUPS as usize],

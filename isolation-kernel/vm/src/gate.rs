@@ -18,8 +18,8 @@ use virtual_isa::bundle::{EntryKind, MAX_STATUS};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::{
-    Answer, GateError, LATENCY_BUCKETS, MachineStatus, Message, Operation, ProcessorTerms, Request, Tier, VmState,
-    VmStatus,
+    Answer, ClassTerms, GateError, LATENCY_BUCKETS, MachineStatus, Message, Operation, ProcessorTerms, Request, Tier,
+    VmState, VmStatus,
 };
 use virtual_isa::image::Image;
 use virtual_isa::instruction::InstructionError;
@@ -272,10 +272,13 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Says how a group competes for the processors.
     fn set_group(&mut self, group: u32, processor: ProcessorTerms) -> Result<(), GateError> {
+        let ProcessorTerms { reservation_ppm, limit_ppm, .. } = processor;
         let place = self.groups.get_mut(group as usize).ok_or(GateError::BadArgument)?;
-        if processor.shares == 0 || !is_possible(processor.reservation_ppm, processor.limit_ppm) {
+        if processor.shares == 0 || !is_possible(reservation_ppm, limit_ppm) {
             return Err(GateError::BadArgument);
         }
+        let promised = self.timekeeper.set_group(group, reservation_ppm, limit_ppm);
+        promised.map_err(|_| GateError::NoProcessor)?;
         *place = processor;
         let group = Group(group);
         if self.scheduler.has_group(group) {
@@ -379,6 +382,10 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         if !self.gatekeeper.can_ever(u64::from(minimum_pages)) {
             return Err(GateError::NoMemory);
+        }
+        let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(birth.class);
+        if !self.timekeeper.can_ever(group, reservation_ppm) {
+            return Err(GateError::NoProcessor);
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use hal::{Hardware, NoMemory, PAGE_SIZE, Registers};
 use policy::bucket::Bucket;
 use virtual_isa::control;
 use virtual_isa::exception::Cause;
-use virtual_isa::gate::{Counters, Event};
+use virtual_isa::gate::{ClassTerms, Counters, Event};
 use virtual_isa::limits::{MAX_ARGUMENT_BYTES, MAX_PAGES_PER_STEP};
 use virtual_isa::network::{MTU, Network};
 use virtual_isa::register::{Features, REGISTER_MAGIC, RegisterPage};
@@ -148,10 +148,16 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     fn admits(&mut self, vm: &mut Vm<H>) -> bool {
-        if self.hw.free_pages() < self.marks.minimum || self.gatekeeper.admit(u64::from(vm.minimum_pages)).is_err() {
+        let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(vm.class);
+        if self.hw.free_pages() < self.marks.minimum || self.timekeeper.admit(group, reservation_ppm).is_err() {
+            return false;
+        }
+        if self.gatekeeper.admit(u64::from(vm.minimum_pages)).is_err() {
+            self.timekeeper.release(group, reservation_ppm);
             return false;
         }
         if self.endow(vm).is_err() {
+            self.timekeeper.release(group, reservation_ppm);
             self.gatekeeper.release(u64::from(vm.minimum_pages));
             return false;
         }
@@ -248,14 +254,18 @@ impl<H: Hardware> Core<'_, H> {
         if let Some(memory) = vm.memory.take() {
             self.bury(memory);
         }
-        self.part(vm.shares, if vm.is_admitted { vm.minimum_pages } else { 0 });
+        self.part(vm.shares, vm.is_admitted.then_some((vm.minimum_pages, vm.class)));
         self.post_event(Event::Ended { vm: vm.number, report });
     }
 
     /// What a VM had promised to it is free again.
-    fn part(&mut self, shares: u32, minimum_pages: u32) {
+    fn part(&mut self, shares: u32, promised: Option<(u32, u16)>) {
         self.total_shares = self.total_shares.saturating_sub(u64::from(shares));
-        self.gatekeeper.release(u64::from(minimum_pages));
+        if let Some((minimum_pages, class)) = promised {
+            self.gatekeeper.release(u64::from(minimum_pages));
+            let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(class);
+            self.timekeeper.release(group, reservation_ppm);
+        }
     }
 
     /// Frees a VM's memory, a little at a time.
@@ -294,7 +304,7 @@ impl<H: Hardware> Core<'_, H> {
             self.swap.free(Place::Reserved(extent));
         }
         (stub.own_pages, stub.cold_pages) = (0, 0);
-        self.part(stub.shares, stub.minimum_pages);
+        self.part(stub.shares, Some((stub.minimum_pages, stub.class)));
         self.vms.put_stub(stub);
         self.post_event(Event::Ended { vm: number, report });
     }
