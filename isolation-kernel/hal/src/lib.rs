@@ -34,6 +34,6 @@ pub use processor::{Access, Clock, Cores, Exit, Nanos, Processor};
 pub const PAGE_SIZE: usize = 4096;
 
 /// All of a core's hardware.
-pub trait Hardware: Pages + Spaces + Processor + Cores + Ethernet + Disk + Serial {}
+pub trait Hardware: Pages + Spaces + Processor + Cores + Ethernet + Disk + Serial + 'static {}
 
-impl<T: Pages + Spaces + Processor + Cores + Ethernet + Disk + Serial> Hardware for T {}
+impl<T: Pages + Spaces + Processor + Cores + Ethernet + Disk + Serial + 'static> Hardware for T {}

@@ -30,6 +30,12 @@ impl Gatekeeper {
         Self { usable: usable_pages, promised: 0 }
     }
 
+    /// A gatekeeper that has promised that much already.
+    #[must_use]
+    pub const fn with(usable_pages: u64, promised: u64) -> Self {
+        Self { usable: usable_pages, promised }
+    }
+
     /// Promises a VM its `minimum` pages.
     ///
     /// # Errors

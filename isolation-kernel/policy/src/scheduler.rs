@@ -304,6 +304,17 @@ impl Scheduler {
         Some(vm)
     }
 
+    /// Takes a VM out of the queue that another core can have: one whose turn would come late.
+    pub fn spare(&mut self) -> Option<u32> {
+        let leader = self.top.late(self.hand)?;
+        let node = members_of(&self.groups, self.nodes.at(leader).owner)?.late(self.hand)?;
+        // The next time it is another one.
+        self.hand = self.hand.wrapping_add(1);
+        let vm = self.nodes.at(node).owner;
+        self.sleep(vm);
+        Some(vm)
+    }
+
     /// A VM has used so much of the processor, itself or by what was done for it.
     pub fn charge(&mut self, vm: u32, ns: u64) {
         let node = match self.running {

@@ -141,11 +141,13 @@ impl<H: Hardware> Core<'_, H> {
         Claim { group: Group(group), terms: Terms { shares, reservation_ppm, limit_ppm }, is_new }
     }
 
-    /// On what terms a group competes.
+    /// On what terms a group competes on this core. Its reservation and its limit are the same on each core, so that
+    /// together they are what was said.
     pub(crate) fn group_terms(&self, group: Group) -> Terms {
         let terms = self.groups.get(group.0 as usize).copied().unwrap_or(DEFAULT_GROUP_TERMS);
         let ProcessorTerms { shares, reservation_ppm, limit_ppm } = terms;
-        Terms { shares, reservation_ppm, limit_ppm }
+        let nr_cores = self.seat.nr_cores();
+        Terms { shares, reservation_ppm: reservation_ppm.div_ceil(nr_cores), limit_ppm: limit_ppm.div_ceil(nr_cores) }
     }
 }
 

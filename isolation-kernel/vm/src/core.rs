@@ -1,13 +1,16 @@
 //! One core's instance of the kernel: its event loop.
 
 use crate::account::{Ledger, note_latency};
-use crate::classes::{Classes, DEFAULT_GROUP_TERMS, SUPERVISOR_GROUP};
-use crate::console::{Level, MACHINE_CONSOLE_RATE, log};
-use crate::gate::Loading;
+use crate::classes::{Classes, SUPERVISOR_GROUP};
+use crate::console::{Level, log};
+use crate::cores::{FIRST, Message, Seat};
+use crate::gate::{Loading, Reply};
 use crate::images::LoadedImage;
 use crate::lifecycle::Remains;
+use crate::mail::Search;
 use crate::memory::{Absent, Mapped, Means, Memory, Shared, report_access};
 use crate::network::Wire;
+use crate::orders::Gathering;
 use crate::pack::Packer;
 use crate::reclaim::HEAVIEST;
 use crate::swap::{Handle, Place, Swap};
@@ -17,23 +20,21 @@ use crate::timers::Timers;
 use crate::vm::{State, Vm};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
-use hal::{Access, Exit, Hardware, Nanos, NoMemory, Page, Ppn};
+use hal::{Access, Exit, Frame, Hardware, Nanos, Page, Ppn};
 use policy::bucket::Bucket;
-use policy::gatekeeper::{Gatekeeper, Timekeeper};
+use policy::gatekeeper::Timekeeper;
 use policy::reclaim::Watermarks;
 use policy::scheduler::Scheduler;
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng;
-use virtual_isa::bundle::{Bundle, BundleError, EntryKind, MachinePlan};
+use virtual_isa::bundle::Bundle;
 use virtual_isa::control::Pending;
 use virtual_isa::exception::{Cause, Exception, SwapError};
 use virtual_isa::gate::{Event, LATENCY_BUCKETS, ProcessorTerms};
-use virtual_isa::image::{Image, ImageError};
 use virtual_isa::layout;
-use virtual_isa::limits::{MAX_COMPLETION_BYTES, MAX_GROUPS};
-use virtual_isa::network::{Network, NetworkError};
+use virtual_isa::limits::MAX_COMPLETION_BYTES;
+use virtual_isa::network::Network;
 
 /// Number of the supervisor VM.
 pub(crate) const SUPERVISOR: u32 = 0;
@@ -59,14 +60,18 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) bundle: Bundle<'b>,
     pub(crate) network: Network,
     pub(crate) vms: Vms<H>,
-    pub(crate) images: Vec<LoadedImage>,
+    /// This core's place among the others.
+    pub(crate) seat: Seat<H>,
+    pub(crate) images: Vec<Arc<LoadedImage>>,
     pub(crate) templates: Vec<Template>,
     pub(crate) embryos: VecDeque<Embryo<H>>,
     pub(crate) template_pages: u64,
     pub(crate) swap: Swap,
     pub(crate) packer: Packer,
     pub(crate) marks: Watermarks,
-    pub(crate) gatekeeper: Gatekeeper,
+    /// Pages that can be promised to VMs, on all cores.
+    pub(crate) usable_pages: u64,
+    /// Time of this core that is promised.
     pub(crate) timekeeper: Timekeeper,
     pub(crate) total_shares: u64,
     pub(crate) classes: Classes,
@@ -110,45 +115,15 @@ pub struct Core<'b, H: Hardware> {
     /// At most [`MAX_EVENTS`].
     pub(crate) events: VecDeque<Event>,
     pub(crate) events_lost: u64,
+    /// Completions for the supervisor.
+    pub(crate) replies: VecDeque<Reply>,
+    /// Orders that other cores have.
+    pub(crate) orders: u32,
+    pub(crate) gatherings: Vec<Gathering>,
+    pub(crate) search: Search,
+    /// Frames of other cores that found the card full.
+    pub(crate) stuck: VecDeque<Frame>,
     pub(crate) next_generation: u64,
-}
-
-/// Why a core cannot start. Whoever made the bundle must mend it, or the machine is too small.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootError {
-    /// The bundle is refused.
-    Bundle(BundleError),
-    /// The bundle has no machine entry, or an unreadable one.
-    NoMachinePlan,
-    /// The addresses in it cannot be.
-    Network(NetworkError),
-    /// The bundle has no image for the supervisor.
-    NoSupervisor,
-    /// The supervisor's image is refused.
-    Image(ImageError),
-    /// The machine has too little memory for the supervisor.
-    NoMemory,
-}
-
-impl fmt::Display for BootError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bundle(e) => write!(f, "boot bundle: {e}"),
-            Self::NoMachinePlan => f.write_str("boot bundle: no machine entry, or an unreadable one"),
-            Self::Network(e) => write!(f, "boot bundle: network: {e}"),
-            Self::NoSupervisor => f.write_str("boot bundle: no image for the supervisor"),
-            Self::Image(e) => write!(f, "boot bundle: supervisor image: {e}"),
-            Self::NoMemory => f.write_str("the machine has too little memory for the supervisor"),
-        }
-    }
-}
-
-impl core::error::Error for BootError {}
-
-impl From<NoMemory> for BootError {
-    fn from(NoMemory: NoMemory) -> Self {
-        Self::NoMemory
-    }
 }
 
 /// What a VM does after an exit.
@@ -174,93 +149,17 @@ pub(crate) enum After {
 }
 
 impl<'b, H: Hardware> Core<'b, H> {
-    /// Starts a core with the bundle it was booted with: the first image becomes the supervisor VM.
-    ///
-    /// # Errors
-    /// See [`BootError`].
-    pub fn new(mut hw: H, bundle: &'b [u8]) -> Result<Self, BootError> {
-        let bundle = Bundle::check(bundle).map_err(BootError::Bundle)?;
-        let plan = bundle.entries().find(|entry| entry.kind == EntryKind::Machine);
-        let plan: MachinePlan =
-            plan.and_then(|entry| postcard::from_bytes(entry.bytes).ok()).ok_or(BootError::NoMachinePlan)?;
-        plan.network.check(1).map_err(BootError::Network)?;
-        let entry = bundle.entries().find(|entry| entry.kind == EntryKind::Image).ok_or(BootError::NoSupervisor)?;
-        let image = Image::check(entry.bytes).map_err(BootError::Image)?;
-        image.check_memory(plan.supervisor_pages).map_err(BootError::Image)?;
-        let mut loaded = LoadedImage::new(&image, entry.name);
-        loaded.load_more(&image, u32::MAX, &mut hw)?;
-
-        let random = ChaCha20Rng::from_seed(seed(&mut hw, plan.seed));
-        let zero = hw.allocate().ok_or(BootError::NoMemory)?;
-        let swap = Swap::new(&mut hw, plan.swap_pages);
-        let marks = Watermarks::of(hw.total_pages());
-        let gatekeeper = Gatekeeper::new(hw.total_pages().saturating_sub(marks.high));
-        let template = Template::plain(0, loaded.entry, plan.supervisor_pages).born();
-        let template_pages = u64::from(loaded.nr_pages()).saturating_add(1);
-        let mut core = Self {
-            hw,
-            bundle,
-            network: plan.network,
-            vms: Vms::new(),
-            images: Vec::from([loaded]),
-            templates: Vec::from([template]),
-            embryos: VecDeque::new(),
-            template_pages,
-            swap,
-            packer: Packer::new(),
-            marks,
-            gatekeeper,
-            // VMs run on one processor today.
-            timekeeper: Timekeeper::new(1, MAX_GROUPS),
-            total_shares: 0,
-            classes: Classes::new(),
-            groups: alloc::vec![DEFAULT_GROUP_TERMS; MAX_GROUPS as usize],
-            latency: alloc::vec![[0; LATENCY_BUCKETS]; MAX_GROUPS as usize],
-            is_reclaiming: false,
-            vain_turns: 0,
-            clock: VecDeque::new(),
-            heaviest: heapless::Vec::new(),
-            parking: VecDeque::new(),
-            starved: VecDeque::new(),
-            waiting: VecDeque::new(),
-            parks: 0,
-            record_bytes: 0,
-            wakes_memory: 0,
-            wakes_disk: 0,
-            parked_on_disk: 0,
-            message: Box::new([0; MAX_COMPLETION_BYTES]),
-            is_gate_stalled: false,
-            no_room_since: None,
-            zero,
-            scheduler: Scheduler::new(),
-            ledger: Ledger::default(),
-            timers: Timers::default(),
-            random,
-            wire: Wire::default(),
-            console: Bucket::new(MACHINE_CONSOLE_RATE, Nanos(0)),
-            blocked: VecDeque::new(),
-            loading: VecDeque::new(),
-            remains: VecDeque::new(),
-            events: VecDeque::with_capacity(MAX_EVENTS),
-            events_lost: 0,
-            next_generation: 1,
-        };
-        core.ledger.mark = core.hw.now();
-        core.create_supervisor(plan.supervisor_pages)?;
-        if core.hw.free_pages() < core.marks.high {
-            return Err(BootError::NoMemory);
-        }
-        Ok(core)
-    }
-
     /// One turn of the loop: what has arrived, what is due, then one VM or a halt.
     pub fn turn(&mut self) {
+        let _ = self.poll_mail(None);
         self.poll_wire(None);
         self.poll_serial(None);
         self.fire_timers();
         self.retry_blocked();
-        self.tell_supervisor();
         let has_work = self.serve_supervisor() | self.serve_memory();
+        // What was done above is told before the core may halt.
+        self.tell_supervisor();
+        self.show_others();
         let now = self.hw.now();
         match self.scheduler.pick(now) {
             Some(number) => self.dispatch(number, now),
@@ -328,8 +227,12 @@ impl<'b, H: Hardware> Core<'b, H> {
         if self.no_room_since.is_some() {
             alarm = alarm.min(before.after(GATE_RETRY_NS));
         }
+        let alarm = self.seek_work(before, alarm);
         self.hw.set_alarm(alarm);
-        self.hw.halt();
+        if self.seat.lie_down() {
+            self.hw.halt();
+            self.seat.get_up();
+        }
         let now = self.hw.now();
         self.ledger.idle_ns += self.ledger.move_mark(now);
     }
@@ -624,7 +527,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         if self.wire.unflushed > 0 {
             self.flush();
         }
-        if self.scheduler.is_over(ran_ns) {
+        if self.poll_mail(Some(vm)) || self.scheduler.is_over(ran_ns) {
             return After::Yield;
         }
         let now = self.hw.now();
@@ -637,6 +540,9 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Moves what was typed into the supervisor's console ring. `current` is the VM that was running.
     fn poll_serial(&mut self, current: Option<&mut Vm<H>>) {
+        if self.seat.core() != FIRST {
+            return;
+        }
         let Some(first) = self.hw.read_byte() else { return };
         if let Some(vm) = current
             && vm.number == SUPERVISOR
@@ -667,7 +573,10 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Notes an event for the supervisor; if too many wait it is lost and counted.
     pub(crate) fn post_event(&mut self, event: Event) {
-        if self.events.len() < MAX_EVENTS {
+        if self.seat.core() != FIRST && self.seat.backlog(FIRST) < MAX_EVENTS {
+            return self.seat.send(&mut self.hw, FIRST, Message::Event(Box::new(event)));
+        }
+        if self.seat.core() == FIRST && self.events.len() < MAX_EVENTS {
             self.events.push_back(event);
         } else {
             self.events_lost += 1;
@@ -676,16 +585,4 @@ impl<'b, H: Hardware> Core<'b, H> {
             }
         }
     }
-}
-
-/// Mixes the host's randomness with the processor's: as good as the better of the two.
-fn seed<H: Hardware>(hw: &mut H, mut seed: [u8; 32]) -> [u8; 32] {
-    let mut own = [0; 32];
-    if !hw.hardware_entropy(&mut own) {
-        log(hw, Level::Warn, format_args!("the processor has no random numbers: relying on the host's seed alone"));
-    }
-    for (byte, own) in seed.iter_mut().zip(own) {
-        *byte ^= own;
-    }
-    seed
 }

@@ -4,23 +4,20 @@
 use crate::classes::is_possible;
 use crate::console::{Level, log};
 use crate::core::{Core, SUPERVISOR};
+use crate::cores;
 use crate::images::LoadedImage;
 use crate::lifecycle::{Birth, Identity};
-use crate::memory::Memory;
-use crate::park::{NotNow, count_places};
 use crate::rings::Next;
 use crate::template::MAX_PENDING;
-use crate::vm::{Sleeper, State, Stub, Vm};
+use crate::vm::{State, Vm};
 use alloc::boxed::Box;
-use hal::{Hardware, NoMemory};
+use alloc::sync::Arc;
+use hal::Hardware;
 use policy::scheduler::Group;
 use virtual_isa::bundle::{EntryKind, MAX_STATUS};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::Cause;
-use virtual_isa::gate::{
-    Answer, ClassTerms, GateError, LATENCY_BUCKETS, MachineStatus, Message, Operation, ProcessorTerms, Request, Tier,
-    VmState, VmStatus,
-};
+use virtual_isa::gate::{Answer, ClassTerms, GateError, Message, Operation, ProcessorTerms, Request};
 use virtual_isa::image::Image;
 use virtual_isa::instruction::InstructionError;
 use virtual_isa::limits::{
@@ -56,9 +53,31 @@ pub struct PendingCreate {
     arguments: Box<str>,
 }
 
+impl PendingCreate {
+    /// Of a VM about which everything was checked.
+    pub fn new(ticket: u64, birth: &Birth<'_>) -> Self {
+        let Birth { number, template, memory_pages, minimum_pages, shares, class, arguments, .. } = *birth;
+        let arguments = Box::from(arguments);
+        Self { ticket, number, template, memory_pages, minimum_pages, shares, class, arguments }
+    }
+
+    /// What the VM is to be.
+    pub fn birth(&self) -> Birth<'_> {
+        let Self { number, template, memory_pages, minimum_pages, shares, class, .. } = *self;
+        let (arguments, identity) = (&*self.arguments, Identity::Ordinary);
+        Birth { number, template, memory_pages, minimum_pages, shares, class, arguments, identity }
+    }
+}
+
+/// A completion that is on its way to the supervisor.
+pub struct Reply {
+    ticket: u64,
+    result: Result<Answer<'static>, GateError>,
+}
+
 /// What an operation comes to.
 #[expect(clippy::large_enum_variant, reason = "it is on the stack, once")]
-enum Outcome<'a> {
+pub(crate) enum Outcome<'a> {
     Done(Result<Answer<'a>, GateError>),
     /// The completion comes later.
     Later,
@@ -122,8 +141,13 @@ impl<'b, H: Hardware> Core<'b, H> {
         Ok(())
     }
 
-    /// Moves events into the supervisor's completion ring, as many as fit.
+    /// Moves completions and events into the supervisor's completion ring, as many as fit.
     pub(crate) fn pump_events(&mut self, vm: &mut Vm<H>) -> Result<(), Cause> {
+        while !self.replies.is_empty() && self.has_room_for_message(vm)? {
+            if let Some(Reply { ticket, result }) = self.replies.pop_front() {
+                self.send(vm, &Message::Completion { ticket, result })?;
+            }
+        }
         while !self.events.is_empty() && self.has_room_for_message(vm)? {
             if let Some(event) = self.events.pop_front() {
                 self.send(vm, &Message::Event(event))?;
@@ -134,10 +158,15 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Brings waiting events to the supervisor and wakes it.
     pub(crate) fn tell_supervisor(&mut self) {
-        if self.events.is_empty() {
+        if self.events.is_empty() && self.replies.is_empty() {
             return;
         }
         self.with_supervisor(|core, vm| core.pump_events(vm));
+    }
+
+    /// Ends a request that was begun earlier. The supervisor hears of it as soon as its ring has room.
+    pub(crate) fn complete(&mut self, ticket: u64, result: Result<Answer<'static>, GateError>) {
+        self.replies.push_back(Reply { ticket, result });
     }
 
     /// Works on the supervisor VM, between its runs, and wakes it if that left something for it.
@@ -146,6 +175,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         if vm.state == State::Ended {
             // Nobody is there to hear them.
             self.events.clear();
+            self.replies.clear();
         } else {
             let before = vm.indices.completion_head;
             match work(self, &mut vm) {
@@ -177,7 +207,9 @@ impl<'b, H: Hardware> Core<'b, H> {
             Ok(()) => {
                 let image = u32::try_from(self.images.len()).unwrap_or(u32::MAX);
                 self.template_pages += u64::from(loading.image.nr_pages());
-                self.images.push(loading.image);
+                let loaded = Arc::new(loading.image);
+                self.tell_all(|| cores::Message::Image(Arc::clone(&loaded)));
+                self.images.push(loaded);
                 Ok(Answer::Image { image })
             }
             Err(e) => {
@@ -185,13 +217,13 @@ impl<'b, H: Hardware> Core<'b, H> {
                 Err(e)
             }
         };
-        self.with_supervisor(|core, vm| core.send(vm, &Message::Completion { ticket, result }));
+        self.complete(ticket, result);
         !self.loading.is_empty()
     }
 
     fn operate(&mut self, caller: &mut Vm<H>, ticket: u64, operation: Operation<'_>) -> Outcome<'b> {
         Outcome::Done(match operation {
-            Operation::Machine => Ok(Answer::Machine(self.machine_status())),
+            Operation::Machine => return self.ask_figures(ticket),
             Operation::Entry { entry } => match self.bundle.entry(entry) {
                 Some(entry) => Ok(Answer::Entry {
                     kind: entry.kind as u32,
@@ -209,57 +241,26 @@ impl<'b, H: Hardware> Core<'b, H> {
                 let birth = Birth { number, template, memory_pages, minimum_pages, shares, class, arguments, identity };
                 return self.admit(ticket, image, birth);
             }
-            Operation::Group { group, processor } => self.set_group(group, processor).map(|()| Answer::Done),
-            Operation::Class { class, terms } => self.classes.define(class, terms).map(|()| Answer::Done),
+            Operation::Group { group, processor } => self.set_group(group, processor).map(|()| {
+                self.tell_all(|| cores::Message::Group { group, processor });
+                Answer::Done
+            }),
+            Operation::Class { class, terms } => self.classes.define(class, terms).map(|()| {
+                self.tell_all(|| cores::Message::Class { class, terms });
+                Answer::Done
+            }),
             Operation::Inspect { vm } if vm == caller.number => Ok(Answer::Vm(self.vm_status(caller))),
-            Operation::Inspect { vm } => match self.vms.get(vm) {
-                Some(vm) => Ok(Answer::Vm(self.vm_status(vm))),
-                None => self.vms.stub(vm).map(|stub| Answer::Vm(stub_status(stub))).ok_or(GateError::NoSuchVm),
-            },
-            Operation::Start { vm }
+            Operation::Start { vm: SUPERVISOR }
+            | Operation::Pause { vm: SUPERVISOR }
+            | Operation::Stop { vm: SUPERVISOR }
+            | Operation::Destroy { vm: SUPERVISOR }
+            | Operation::Park { vm: SUPERVISOR, .. } => Err(GateError::BadArgument),
+            Operation::Inspect { vm }
+            | Operation::Start { vm }
             | Operation::Pause { vm }
             | Operation::Stop { vm }
             | Operation::Destroy { vm }
-            | Operation::Park { vm, .. }
-                if vm == SUPERVISOR =>
-            {
-                Err(GateError::BadArgument)
-            }
-            Operation::Start { vm } | Operation::Pause { vm } | Operation::Stop { vm }
-                if self.vms.stub(vm).is_some() =>
-            {
-                self.change_parked(vm, operation)
-            }
-            Operation::Park { vm, tier } => self.park_for(vm, tier),
-            Operation::Start { vm } => self.change(vm, |core, vm| match vm.state {
-                State::Created => {
-                    core.start(vm);
-                    Ok(())
-                }
-                State::Paused => {
-                    core.make_runnable(vm);
-                    Ok(())
-                }
-                _ => Err(GateError::BadState),
-            }),
-            Operation::Pause { vm } => self.change(vm, |core, vm| match vm.state {
-                State::Runnable | State::Idle | State::Paging | State::Starved => {
-                    if let Some(deadline) = vm.deadline.take() {
-                        core.timers.clear(deadline, vm.number);
-                    }
-                    vm.state = State::Paused;
-                    Ok(())
-                }
-                _ => Err(GateError::BadState),
-            }),
-            Operation::Stop { vm } => self.change(vm, |core, vm| match vm.state {
-                State::Ended => Err(GateError::BadState),
-                _ => {
-                    core.end(vm, Cause::Stopped);
-                    Ok(())
-                }
-            }),
-            Operation::Destroy { vm } => self.destroy(vm),
+            | Operation::Park { vm, .. } => return self.direct(ticket, vm, &operation),
             Operation::PowerOff { status } if status > MAX_STATUS => Err(GateError::BadArgument),
             Operation::PowerOff { status } => {
                 log(&mut self.hw, Level::Info, format_args!("power off with status {status}"));
@@ -271,19 +272,22 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// Says how a group competes for the processors.
-    fn set_group(&mut self, group: u32, processor: ProcessorTerms) -> Result<(), GateError> {
+    pub(crate) fn set_group(&mut self, group: u32, processor: ProcessorTerms) -> Result<(), GateError> {
         let ProcessorTerms { reservation_ppm, limit_ppm, .. } = processor;
         let place = self.groups.get_mut(group as usize).ok_or(GateError::BadArgument)?;
         if processor.shares == 0 || !is_possible(reservation_ppm, limit_ppm) {
             return Err(GateError::BadArgument);
         }
-        let promised = self.timekeeper.set_group(group, reservation_ppm, limit_ppm);
+        let promised = {
+            let nr_cores = self.seat.nr_cores();
+            self.timekeeper.set_group(group, reservation_ppm.div_ceil(nr_cores), limit_ppm.div_ceil(nr_cores))
+        };
         promised.map_err(|_| GateError::NoProcessor)?;
         *place = processor;
         let group = Group(group);
         if self.scheduler.has_group(group) {
             let terms = self.group_terms(group);
-            self.scheduler.set_group(group, &terms).map_err(|NoMemory| GateError::NoMemory)?;
+            self.scheduler.set_group(group, &terms).map_err(|_| GateError::NoMemory)?;
         }
         Ok(())
     }
@@ -335,7 +339,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         };
         birth.template = template;
         if !is_coming {
-            return Outcome::Done(self.create_and_settle(&birth));
+            return self.place(ticket, &birth);
         }
         let Some(embryo) = self.embryos.iter_mut().find(|embryo| embryo.template() == template) else {
             return Outcome::Done(Err(GateError::NoMemory));
@@ -344,18 +348,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             self.is_gate_stalled = true;
             return Outcome::NotNow;
         }
-        let Birth { number, memory_pages, minimum_pages, shares, class, arguments, .. } = birth;
-        let arguments = Box::from(arguments);
-        embryo.waiting.push(PendingCreate {
-            ticket,
-            number,
-            template,
-            memory_pages,
-            minimum_pages,
-            shares,
-            class,
-            arguments,
-        });
+        embryo.waiting.push(PendingCreate::new(ticket, &birth));
         Outcome::Later
     }
 
@@ -377,10 +370,11 @@ impl<'b, H: Hardware> Core<'b, H> {
             return Err(GateError::BadArgument);
         }
         let is_coming = |number| self.embryos.iter().flat_map(|e| &e.waiting).any(|pending| pending.number == number);
-        if number == SUPERVISOR || self.vms.exists(number) || is_coming(number) {
+        let is_elsewhere = self.seat.is_elsewhere(number).is_some();
+        if number == SUPERVISOR || self.vms.exists(number) || is_elsewhere || is_coming(number) {
             return Err(GateError::VmExists);
         }
-        if !self.gatekeeper.can_ever(u64::from(minimum_pages)) {
+        if u64::from(minimum_pages) > self.usable_pages {
             return Err(GateError::NoMemory);
         }
         let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(birth.class);
@@ -390,219 +384,21 @@ impl<'b, H: Hardware> Core<'b, H> {
         Ok(())
     }
 
-    fn create_and_settle(&mut self, birth: &Birth<'_>) -> Result<Answer<'b>, GateError> {
-        let vm = self.create(birth).map_err(|NoMemory| GateError::NoMemory)?;
-        self.settle(vm);
-        Ok(Answer::Done)
-    }
-
     /// Ends a creation that waited for its template.
-    pub(crate) fn finish_create(&mut self, pending: PendingCreate, has_template: bool) {
-        let birth = Birth {
-            number: pending.number,
-            template: pending.template,
-            memory_pages: pending.memory_pages,
-            minimum_pages: pending.minimum_pages,
-            shares: pending.shares,
-            class: pending.class,
-            arguments: &pending.arguments,
-            identity: Identity::Ordinary,
+    pub(crate) fn finish_create(&mut self, pending: &PendingCreate, has_template: bool) {
+        let outcome = match has_template {
+            true => self.place(pending.ticket, &pending.birth()),
+            false => Outcome::Done(Err(GateError::NoMemory)),
         };
-        let result = if has_template { self.create_and_settle(&birth) } else { Err(GateError::NoMemory) };
         self.is_gate_stalled = true;
-        self.with_supervisor(|core, vm| core.send(vm, &Message::Completion { ticket: pending.ticket, result }));
+        if let Outcome::Done(result) = outcome {
+            self.complete(pending.ticket, result);
+        }
     }
 
     /// Goes on with requests that were left in the ring.
     pub(crate) fn resume_gate(&mut self) {
         self.is_gate_stalled = false;
         self.with_supervisor(|core, vm| core.serve_requests(vm).map(drop));
-    }
-
-    /// Parks a VM because the supervisor wants it.
-    fn park_for(&mut self, number: u32, tier: Tier) -> Result<Answer<'b>, GateError> {
-        let result = match self.vms.stub(number).map(|stub| stub.state) {
-            Some(Sleeper::Ended) => Err(NotNow::Unfit),
-            Some(_) => {
-                if tier == Tier::Disk {
-                    self.swap.hurry();
-                }
-                Ok(())
-            }
-            None if !self.vms.exists(number) => return Err(GateError::NoSuchVm),
-            None => self.park(number, tier),
-        };
-        match result {
-            Ok(()) | Err(NotNow::Later) => Ok(Answer::Done),
-            Err(NotNow::NoMemory) => Err(GateError::NoMemory),
-            Err(NotNow::Unfit) => Err(GateError::BadState),
-        }
-    }
-
-    /// Starts, pauses or stops a VM that is parked.
-    fn change_parked(&mut self, number: u32, operation: Operation<'_>) -> Result<Answer<'b>, GateError> {
-        let stub = self.vms.stub_mut(number).ok_or(GateError::NoSuchVm)?;
-        match (operation, stub.state) {
-            (Operation::Start { .. }, Sleeper::Paused) => {
-                stub.state = Sleeper::Idle;
-                stub.is_waking = false;
-                self.wake_parked(number);
-            }
-            (Operation::Pause { .. }, Sleeper::Idle) => {
-                stub.state = Sleeper::Paused;
-                if let Some(deadline) = stub.deadline.take() {
-                    self.timers.clear(deadline, number);
-                }
-            }
-            (Operation::Stop { .. }, Sleeper::Idle | Sleeper::Paused) => self.end_parked(number, Cause::Stopped),
-            _ => return Err(GateError::BadState),
-        }
-        Ok(Answer::Done)
-    }
-
-    fn change(
-        &mut self,
-        number: u32,
-        change: impl FnOnce(&mut Self, &mut Vm<H>) -> Result<(), GateError>,
-    ) -> Result<Answer<'b>, GateError> {
-        let mut vm = self.vms.take(number).ok_or(GateError::NoSuchVm)?;
-        let result = change(self, &mut vm);
-        self.vms.put(vm);
-        result.map(|()| Answer::Done)
-    }
-
-    fn destroy(&mut self, number: u32) -> Result<Answer<'b>, GateError> {
-        if let Some(stub) = self.vms.stub(number) {
-            if stub.state != Sleeper::Ended {
-                return Err(GateError::BadState);
-            }
-            if let Some(stub) = self.vms.remove_stub(number) {
-                self.classes.leave(stub.class);
-            }
-            return Ok(Answer::Done);
-        }
-        let mut vm = self.vms.remove(number).ok_or(GateError::NoSuchVm)?;
-        // Queues may still hold its number. That is harmless: they look at the VM's state, whoever it is by then.
-        match vm.state {
-            State::Created | State::Waiting => self.end(&mut vm, Cause::Stopped),
-            State::Ended => {}
-            _ => {
-                self.vms.insert(vm);
-                return Err(GateError::BadState);
-            }
-        }
-        self.classes.leave(vm.class);
-        Ok(Answer::Done)
-    }
-
-    fn vm_status(&self, vm: &Vm<H>) -> VmStatus {
-        let memory = vm.memory.as_ref();
-        let (packed_pages, disk_pages) = memory.map_or((0, 0), |memory| count_places::<H>(memory));
-        VmStatus {
-            state: match vm.state {
-                State::Created => VmState::Created,
-                State::Runnable => VmState::Runnable,
-                State::Idle => VmState::Idle,
-                State::Paused => VmState::Paused,
-                State::Ended => VmState::Ended,
-                State::Waiting => VmState::Waiting,
-                State::Paging => VmState::Paging,
-                State::Starved => VmState::Starved,
-            },
-            shares: vm.shares,
-            class: u32::from(vm.class),
-            memory_pages: vm.memory_pages,
-            minimum_pages: vm.minimum_pages,
-            private_pages: memory.map_or(0, Memory::private_pages),
-            template_pages: self.shared(vm.template).map_or(0, |shared| {
-                let pages = shared.template.nr_pages().saturating_add(shared.image.nr_pages());
-                pages.saturating_sub(memory.map_or(0, |memory| memory.hidden_pages))
-            }),
-            packed_pages,
-            disk_pages,
-            table_pages: memory.map_or(0, Memory::table_pages),
-            generation: vm.generation,
-            counters: vm.counters,
-            waited_ns: vm.pace.waited_ns,
-            preemptions: vm.pace.preemptions,
-            latency: vm.pace.latency,
-        }
-    }
-
-    fn machine_status(&self) -> MachineStatus {
-        let (private_pages, table_pages) = self.vms.pages();
-        let (swap_blocks, swap_used_blocks) = self.swap.blocks();
-        let figures = self.swap.figures;
-        MachineStatus {
-            uptime_ns: self.hw.now().0,
-            cpus: 1,
-            bundle_entries: self.bundle.nr_entries(),
-            vms: self.vms.count(),
-            total_pages: self.hw.total_pages(),
-            free_pages: self.hw.free_pages(),
-            reserve_pages: self.marks.high,
-            private_pages,
-            table_pages,
-            template_pages: self.template_pages,
-            packed_pages: self.swap.packed_pages,
-            waiting: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
-            parked: self.vms.parked(),
-            parked_on_disk: self.parked_on_disk,
-            parks: self.parks,
-            record_bytes: self.record_bytes,
-            wakes_memory: self.wakes_memory,
-            wakes_disk: self.wakes_disk,
-            swap_blocks,
-            swap_used_blocks,
-            swap_reads: figures.reads,
-            swap_read_blocks: figures.read_blocks,
-            swap_writes: figures.writes,
-            swap_written_blocks: figures.written_blocks,
-            swap_errors: figures.errors,
-            heap_bytes: self.hw.heap_bytes(),
-            heap_pages: self.hw.heap_pages(),
-            kept_pages: self.hw.kept_pages(),
-            idle_ns: self.ledger.idle_ns,
-            charged_ns: self.ledger.charged_ns,
-            overhead_loop_ns: self.ledger.loop_ns,
-            overhead_wire_ns: self.ledger.wire_ns,
-            overhead_memory_ns: self.ledger.memory_ns,
-            frames_in: self.wire.frames_in,
-            frames_out: self.wire.frames_out,
-            frames_dropped: self.wire.frames_dropped,
-            events_lost: self.events_lost,
-        }
-    }
-}
-
-/// The status of a VM that is parked.
-fn stub_status(stub: &Stub) -> VmStatus {
-    let in_head = stub.own_pages.saturating_sub(stub.cold_pages);
-    let is_away = stub.is_on_disk();
-    let are_cold_kept = !stub.kept.is_empty();
-    let mut packed_pages = if is_away { 0 } else { in_head };
-    if are_cold_kept {
-        packed_pages = packed_pages.saturating_add(stub.cold_pages);
-    }
-    VmStatus {
-        state: match stub.state {
-            Sleeper::Idle => VmState::Parked,
-            Sleeper::Paused => VmState::Paused,
-            Sleeper::Ended => VmState::Ended,
-        },
-        shares: stub.shares,
-        class: u32::from(stub.class),
-        memory_pages: stub.memory_pages,
-        minimum_pages: stub.minimum_pages,
-        private_pages: 0,
-        template_pages: 0,
-        packed_pages,
-        disk_pages: stub.own_pages.saturating_sub(packed_pages),
-        table_pages: 0,
-        generation: stub.generation,
-        counters: stub.counters,
-        waited_ns: 0,
-        preemptions: 0,
-        latency: [0; LATENCY_BUCKETS],
     }
 }

@@ -10,6 +10,7 @@
 //! | module | what |
 //! |---|---|
 //! | `core` | the event loop: wire, timers, dispatch, halt |
+//! | `start` | from the boot bundle to a core that runs |
 //! | `vm` | one VM: context, memory, queue, counters |
 //! | [`decode`] | virtual instructions as typed requests |
 //! | `perform` | what they do |
@@ -28,6 +29,10 @@
 //! | [`route`] | the switch's decisions, pure |
 //! | `network` | moving frames |
 //! | `gate` | the supervisor's operations |
+//! | `orders` | those that are about one VM, on whichever core it is |
+//! | `cores` | the other cores: rings, and what all may look at |
+//! | `mail` | what comes from other cores; VMs that change their home |
+//! | `status` | what the supervisor is told |
 //! | `lifecycle` | start, create, end, destroy |
 //! | `report` | reports of VMs that ended |
 //! | `timers` | deadlines |
@@ -45,14 +50,17 @@ mod account;
 mod classes;
 mod console;
 mod core;
+mod cores;
 pub mod decode;
 mod delta;
 mod fixed;
 mod gate;
 mod images;
 mod lifecycle;
+mod mail;
 mod memory;
 mod network;
+mod orders;
 mod pack;
 mod park;
 mod perform;
@@ -61,12 +69,16 @@ mod reclaim;
 mod report;
 mod rings;
 pub mod route;
+mod start;
+mod status;
 mod swap;
 mod table;
 mod template;
 mod timers;
 mod vm;
 
-pub use crate::core::{BootError, Core};
+pub use crate::core::Core;
+pub use crate::cores::{MAX_CORES, Seat, seats};
+pub use crate::start::BootError;
 #[cfg(feature = "planted-defects")]
 pub use crate::swap::Defect;

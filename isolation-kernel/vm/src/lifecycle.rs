@@ -3,12 +3,13 @@
 
 use crate::account::Pace;
 use crate::console::{CONSOLE_RATE, Level, log};
-use crate::core::{BootError, Core, SUPERVISOR};
+use crate::core::{Core, SUPERVISOR};
 use crate::delta::Delta;
 use crate::fixed::FixedPages;
 use crate::memory::{Absent, Memory};
 use crate::pack::Pack;
 use crate::report;
+use crate::start::BootError;
 use crate::swap::Place;
 use crate::vm::{Account, Indices, Sleeper, State, Vm};
 use alloc::boxed::Box;
@@ -78,7 +79,8 @@ impl<H: Hardware> Core<'_, H> {
         let template = self.templates.get(birth.template as usize).ok_or(NoMemory)?;
         let is_privileged = birth.identity == Identity::Supervisor;
         let generation = self.next_generation;
-        self.next_generation += 1;
+        // No two cores give out the same.
+        self.next_generation += u64::from(self.seat.nr_cores());
         let now = self.hw.now();
         Ok(Box::new(Vm {
             number: birth.number,
@@ -130,7 +132,6 @@ impl<H: Hardware> Core<'_, H> {
     pub(crate) fn settle(&mut self, vm: Box<Vm<H>>) {
         let number = vm.number;
         self.total_shares += u64::from(vm.shares);
-        self.classes.join(vm.class);
         self.vms.insert(vm);
         self.note_resident(number);
         let in_memory = self.vms.count().saturating_sub(self.vms.parked());
@@ -152,13 +153,13 @@ impl<H: Hardware> Core<'_, H> {
         if self.hw.free_pages() < self.marks.minimum || self.timekeeper.admit(group, reservation_ppm).is_err() {
             return false;
         }
-        if self.gatekeeper.admit(u64::from(vm.minimum_pages)).is_err() {
+        if !self.seat.promise(self.usable_pages, u64::from(vm.minimum_pages)) {
             self.timekeeper.release(group, reservation_ppm);
             return false;
         }
         if self.endow(vm).is_err() {
             self.timekeeper.release(group, reservation_ppm);
-            self.gatekeeper.release(u64::from(vm.minimum_pages));
+            self.seat.release(u64::from(vm.minimum_pages));
             return false;
         }
         vm.is_admitted = true;
@@ -243,11 +244,12 @@ impl<H: Hardware> Core<'_, H> {
         vm.state = State::Ended;
         self.scheduler.remove(vm.number);
         vm.is_queued = false;
+        self.seat.note_ended(vm.number);
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);
         }
         while let Some(frame) = vm.queue.pop_front() {
-            self.hw.give_frame(frame);
+            self.give_back(frame);
         }
         vm.queue = VecDeque::new();
         vm.queued_bytes = 0;
@@ -262,7 +264,7 @@ impl<H: Hardware> Core<'_, H> {
     fn part(&mut self, shares: u32, promised: Option<(u32, u16)>) {
         self.total_shares = self.total_shares.saturating_sub(u64::from(shares));
         if let Some((minimum_pages, class)) = promised {
-            self.gatekeeper.release(u64::from(minimum_pages));
+            self.seat.release(u64::from(minimum_pages));
             let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(class);
             self.timekeeper.release(group, reservation_ppm);
         }
@@ -287,12 +289,13 @@ impl<H: Hardware> Core<'_, H> {
         }
         stub.state = Sleeper::Ended;
         self.scheduler.remove(number);
+        self.seat.note_ended(number);
         stub.is_waking = false;
         if let Some(deadline) = stub.deadline.take() {
             self.timers.clear(deadline, number);
         }
         for frame in core::mem::take(&mut stub.queue) {
-            self.hw.give_frame(frame);
+            self.give_back(frame);
         }
         stub.queued_bytes = 0;
         for pack in core::mem::take(&mut stub.kept) {

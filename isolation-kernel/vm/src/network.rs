@@ -56,7 +56,7 @@ impl<H: Hardware> Core<'_, H> {
                 }
                 Verdict::ToWire | Verdict::Asks { .. } | Verdict::Drop(_) => {
                     self.wire.frames_dropped += 1;
-                    self.hw.give_frame(frame);
+                    self.give_back(frame);
                     self.note_wire_work();
                 }
             }
@@ -67,33 +67,35 @@ impl<H: Hardware> Core<'_, H> {
         running.is_some_and(|running| running.number == vm)
             || self.vms.get(vm).is_some_and(|vm| vm.state != State::Ended)
             || self.vms.stub(vm).is_some_and(|stub| stub.state != Sleeper::Ended)
+            || self.seat.is_elsewhere(vm) == Some(false)
     }
 
     fn answer_on_wire(&mut self, request: Frame, ipv4: [u8; 4], mac: [u8; 6]) {
-        if let Some(answer) = self.make_answer(request.bytes(), ipv4, mac) {
-            if let Err(frame) = self.hw.transmit(answer) {
-                self.wire.frames_dropped += 1;
-                self.hw.give_frame(frame);
-            } else {
-                self.wire.frames_out += 1;
-                self.wire.unflushed += 1;
-            }
+        if let Some(answer) = self.make_answer(request.bytes(), ipv4, mac)
+            && let Err(frame) = self.put_on_wire(answer)
+        {
+            self.wire.frames_dropped += 1;
+            self.give_back(frame);
         }
-        self.hw.give_frame(request);
+        self.give_back(request);
     }
 
     fn make_answer(&mut self, request: &[u8], ipv4: [u8; 4], mac: [u8; 6]) -> Option<Frame> {
         let mut answer = self.hw.take_frame()?;
         answer.set_length(route::ARP_FRAME_BYTES);
         if route::answer_arp(request, ipv4, mac, answer.bytes_mut()).is_none() {
-            self.hw.give_frame(answer);
+            self.give_back(answer);
             return None;
         }
         Some(answer)
     }
 
     /// Queues a frame for a VM and wakes it if it waits for frames.
-    fn deliver(&mut self, running: Option<&mut Vm<H>>, to: u32, mut frame: Frame) {
+    pub(crate) fn deliver(&mut self, running: Option<&mut Vm<H>>, to: u32, mut frame: Frame) {
+        let home = self.whereabouts(to);
+        if home != self.seat.core() {
+            return self.hand_over(home, to, frame);
+        }
         if let Some(destination) = frame.bytes_mut().first_chunk_mut() {
             *destination = Network::mac_of(to);
         }
@@ -106,14 +108,14 @@ impl<H: Hardware> Core<'_, H> {
                 return self.deliver_to_parked(to, frame);
             }
             self.wire.frames_dropped += 1;
-            self.hw.give_frame(frame);
+            self.give_back(frame);
             return;
         };
         let queued_bytes = vm.queued_bytes.saturating_add(frame.bytes().len());
         let has_share = packet_share::may_queue(vm.queue.len(), self.hw.free_frames());
         if !has_share || queued_bytes > MAX_RECEIVE_QUEUE_BYTES || vm.queue.len() >= MAX_RECEIVE_QUEUE_FRAMES {
             vm.counters.drops_queue_full += 1;
-            self.hw.give_frame(frame);
+            self.give_back(frame);
             return;
         }
         vm.queued_bytes = queued_bytes;
@@ -126,12 +128,12 @@ impl<H: Hardware> Core<'_, H> {
     /// Queues a frame for a VM that is parked, and wakes it if it waits for frames. It is delivered when the VM runs.
     fn deliver_to_parked(&mut self, to: u32, frame: Frame) {
         let free = self.hw.free_frames();
-        let Some(stub) = self.vms.stub_mut(to) else { return self.hw.give_frame(frame) };
+        let Some(stub) = self.vms.stub_mut(to) else { return self.give_back(frame) };
         let queued_bytes = stub.queued_bytes.saturating_add(frame.bytes().len());
         let has_share = packet_share::may_queue(stub.queue.len(), free);
         if !has_share || queued_bytes > MAX_RECEIVE_QUEUE_BYTES || stub.queue.len() >= MAX_RECEIVE_QUEUE_FRAMES {
             stub.counters.drops_queue_full += 1;
-            self.hw.give_frame(frame);
+            self.give_back(frame);
             return;
         }
         stub.queued_bytes = queued_bytes;
@@ -164,7 +166,7 @@ impl<H: Hardware> Core<'_, H> {
             any = true;
             if let Some(frame) = vm.queue.pop_front() {
                 vm.queued_bytes = vm.queued_bytes.saturating_sub(frame.bytes().len());
-                self.hw.give_frame(frame);
+                self.give_back(frame);
             }
         }
         if any {
@@ -212,7 +214,7 @@ impl<H: Hardware> Core<'_, H> {
             frame.set_length(length);
             ring.read(&self.hw, at, frame.bytes_mut());
             if let Err(frame) = self.forward(vm, frame) {
-                self.hw.give_frame(frame);
+                self.give_back(frame);
                 return Ok(Drained::Blocked);
             }
             vm.indices.transmit_tail = next_tail;
@@ -226,9 +228,7 @@ impl<H: Hardware> Core<'_, H> {
                 if let Some(destination) = frame.bytes_mut().first_chunk_mut() {
                     *destination = self.network.host_mac;
                 }
-                self.hw.transmit(frame)?;
-                self.wire.frames_out += 1;
-                self.wire.unflushed += 1;
+                self.put_on_wire(frame)?;
                 from.counters.frames_sent += 1;
             }
             Verdict::ToVm(to) => {
@@ -241,11 +241,11 @@ impl<H: Hardware> Core<'_, H> {
                     let number = from.number;
                     self.deliver(Some(from), number, answer);
                 }
-                self.hw.give_frame(frame);
+                self.give_back(frame);
             }
             Verdict::Asks { .. } => {
                 from.counters.drops_unroutable += 1;
-                self.hw.give_frame(frame);
+                self.give_back(frame);
             }
             Verdict::Drop(reason) => {
                 match reason {
@@ -253,7 +253,7 @@ impl<H: Hardware> Core<'_, H> {
                     Reason::Unroutable => from.counters.drops_unroutable += 1,
                     Reason::Spoofed => self.note_spoof(from),
                 }
-                self.hw.give_frame(frame);
+                self.give_back(frame);
             }
         }
         Ok(())

@@ -68,14 +68,16 @@ impl<H: Hardware> Core<'_, H> {
             return true;
         }
         let claim = self.claim(vm);
-        let is_over = is_over_share(&claim, self.total_shares, self.hw.total_pages());
+        let (others, _) = self.seat.sums();
+        let is_over = is_over_share(&claim, self.total_shares.saturating_add(others), self.hw.total_pages());
         // What is owed to others is not there for who has what was promised to it.
         may_take(if claim.pages < claim.minimum { free } else { available }, &self.marks, is_over)
     }
 
     /// Free pages that are not owed to a VM. Pages that were lent can be had back while there is room on the disk.
     fn available_pages(&self) -> u64 {
-        let owed = if self.swap.has_room() { 0 } else { self.vms.owed_pages() };
+        let (_, others) = self.seat.sums();
+        let owed = if self.swap.has_room() { 0 } else { self.vms.owed_pages().saturating_add(others) };
         self.hw.free_pages().saturating_sub(owed)
     }
 
@@ -100,7 +102,7 @@ impl<H: Hardware> Core<'_, H> {
     /// Whether packs are to be written now.
     pub(crate) fn should_write(&self) -> bool {
         let swap = &self.swap;
-        let is_full = swap.packed_pages > self.hw.total_pages() / PACKED_PART;
+        let is_full = swap.packed_pages > self.hw.total_pages() / PACKED_PART / u64::from(self.seat.nr_cores().max(1));
         (swap.urgent > 0 || self.vain_turns >= MAX_VAIN_TURNS || is_full) && self.hw.now() >= swap.resume_writes_at
     }
 

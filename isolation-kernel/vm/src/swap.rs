@@ -103,6 +103,8 @@ pub struct Figures {
 
 /// The swap disk and its transfers.
 pub struct Swap {
+    /// The block of the disk that is the first of these.
+    base: u64,
     extents: Extents,
     next_epoch: u64,
     next_ticket: u64,
@@ -133,9 +135,12 @@ pub struct Swap {
 }
 
 impl Swap {
-    /// Takes the first `wanted` blocks of the disk, as far as they are there.
+    /// Takes this core's part of the first `wanted` blocks of the disk, as far as they are there: each core has as
+    /// many.
     pub fn new<H: Hardware>(hw: &mut H, wanted: u64) -> Self {
         let there = hw.nr_blocks();
+        let wanted = wanted.checked_div(u64::from(hw.nr_cores())).unwrap_or(wanted);
+        let there = there.checked_div(u64::from(hw.nr_cores())).unwrap_or(there);
         let blocks = wanted.min(there).min(u64::from(u32::MAX));
         let off = "the machine runs without swap";
         if wanted > 0 && there == 0 {
@@ -148,6 +153,7 @@ impl Swap {
         }
         let blocks = if blocks < MIN_BLOCKS { 0 } else { blocks };
         Self {
+            base: blocks.saturating_mul(u64::from(hw.core())),
             extents: Extents::new(u32::try_from(blocks).unwrap_or(u32::MAX)),
             next_epoch: 1,
             next_ticket: 1,
@@ -375,9 +381,10 @@ impl<H: Hardware> Core<'_, H> {
         Some(pages)
     }
 
-    fn submit(&mut self, request: DiskRequest, flight: Flight) -> Result<(), (DiskError, Vec<Page>, Flight)> {
+    fn submit(&mut self, mut request: DiskRequest, flight: Flight) -> Result<(), (DiskError, Vec<Page>, Flight)> {
         let ticket = self.swap.next_ticket;
         self.swap.next_ticket += 1;
+        request.block = request.block.saturating_add(self.swap.base);
         match self.hw.submit(ticket, request) {
             Ok(()) => {
                 self.swap.flights.insert(ticket, flight);
@@ -486,7 +493,8 @@ impl<H: Hardware> Core<'_, H> {
         };
         if checked.is_err() {
             self.swap.figures.errors += 1;
-            self.post_event(Event::SwapFailed { block: u64::from(stored.first), is_write: false });
+            let block = self.swap.base.saturating_add(u64::from(stored.first));
+            self.post_event(Event::SwapFailed { block, is_write: false });
         }
         let nr_pages = pages.len() as u64;
         match self.pack(handle) {
@@ -514,7 +522,7 @@ impl<H: Hardware> Core<'_, H> {
             self.swap.figures.errors += 1;
             self.swap.resume_writes_at = self.hw.now().after(self.swap.write_pause_ns);
             self.swap.write_pause_ns = self.swap.write_pause_ns.saturating_mul(2).min(WRITE_PAUSE_NS.1);
-            let block = packs.first().map_or(0, |&(_, stored)| u64::from(stored.first));
+            let block = packs.first().map_or(0, |&(_, stored)| u64::from(stored.first)).saturating_add(self.swap.base);
             self.post_event(Event::SwapFailed { block, is_write: true });
         }
         if result.is_ok() {

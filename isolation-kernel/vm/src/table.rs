@@ -19,6 +19,8 @@ enum Slot<H: Hardware> {
     Resident(Box<Vm<H>>),
     /// A VM that is parked, or was when it ended.
     Parked(Box<Stub>),
+    /// Nothing any more: the VM that was here went to that core.
+    Gone(u32),
 }
 
 /// All VMs of a core, by number.
@@ -108,7 +110,7 @@ impl<H: Hardware> Vms<H> {
 
     /// Whether a number is taken. The VM that is taken out now must not be asked for.
     pub fn exists(&self, number: u32) -> bool {
-        !matches!(self.slot(number), None | Some(Slot::Empty))
+        !matches!(self.slot(number), None | Some(Slot::Empty | Slot::Gone(_)))
     }
 
     /// Takes a VM out, to be worked on.
@@ -175,6 +177,23 @@ impl<H: Hardware> Vms<H> {
     pub fn forget(&mut self, vm: &mut Vm<H>) {
         let old = core::mem::take(&mut vm.accounted);
         self.account(old, Account::default());
+    }
+
+    /// A VM that was taken out goes to another core.
+    pub fn send_away(&mut self, vm: &mut Vm<H>, core: u32) {
+        self.forget(vm);
+        self.count = self.count.saturating_sub(1);
+        if let Some(slot) = self.slot_mut(vm.number) {
+            *slot = Slot::Gone(core);
+        }
+    }
+
+    /// Where a VM went that was here last.
+    pub fn gone_to(&self, number: u32) -> Option<u32> {
+        match self.slot(number)? {
+            Slot::Gone(core) => Some(*core),
+            _ => None,
+        }
     }
 
     /// Adds a new VM, whose number must be free.

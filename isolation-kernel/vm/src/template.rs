@@ -7,13 +7,16 @@
 
 use crate::console::{Level, log};
 use crate::core::{After, Core};
+use crate::cores::Message;
 use crate::gate::PendingCreate;
 use crate::images::LoadedImage;
 use crate::lifecycle::{Birth, Identity};
 use crate::memory::{Shared, shared_rights};
 use crate::vm::Vm;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Deref;
 use hal::{Hardware, LEAF_PAGES, Leaf, Mpn, NoMemory, PAGE_SIZE, Page, Ppn, Registers, Rights, VectorState};
 use hashbrown::HashMap;
 use virtual_isa::layout;
@@ -33,8 +36,8 @@ const MAX_TEMPLATE_PAGES: usize = 4096;
 /// Creations that wait for one template; more wait in the supervisor's ring.
 pub const MAX_PENDING: usize = 64;
 
-/// What VMs of an image and memory size start from.
-pub struct Template {
+/// What VMs of an image and memory size start from. All cores have the same one.
+pub struct Shape {
     /// Its image.
     pub image: u32,
     /// The VMs' memory.
@@ -45,20 +48,34 @@ pub struct Template {
     pub vector: VectorState,
     /// What the control page holds, without the zeros at its end.
     pub control: Box<[u8]>,
+    /// Pages that were written before `ready()`. They are never written again, and never freed.
+    pages: HashMap<Ppn, Page>,
+}
+
+/// A core's template: the shape, and tables of the core's own for it.
+pub struct Template {
+    shape: Arc<Shape>,
     /// Whether it is what it is going to be.
     is_born: bool,
-    /// Pages that were written before `ready()`.
-    pages: HashMap<Ppn, Page>,
     /// Tables for what it shows, by the number of their first page; none where there is nothing.
     leaves: HashMap<u32, Leaf>,
+}
+
+impl Deref for Template {
+    type Target = Shape;
+
+    fn deref(&self) -> &Shape {
+        &self.shape
+    }
 }
 
 impl Template {
     /// A template from which VMs boot plainly.
     pub fn plain(image: u32, entry: u64, memory_pages: u32) -> Self {
         let registers = Registers::at(entry, layout::STACK_TOP);
-        let (vector, pages, leaves) = (VectorState::new(), HashMap::new(), HashMap::new());
-        Self { image, memory_pages, registers, vector, control: Box::default(), is_born: false, pages, leaves }
+        let (vector, pages) = (VectorState::new(), HashMap::new());
+        let shape = Shape { image, memory_pages, registers, vector, control: Box::default(), pages };
+        Self { shape: Arc::new(shape), is_born: false, leaves: HashMap::new() }
     }
 
     /// The same, for good: nothing is run to make it.
@@ -69,6 +86,16 @@ impl Template {
     /// The page it has there, if it has one of its own.
     pub fn page(&self, ppn: Ppn) -> Option<Mpn> {
         self.pages.get(&ppn).map(Page::mpn)
+    }
+
+    /// The shape, for another core.
+    pub fn shape(&self) -> Arc<Shape> {
+        Arc::clone(&self.shape)
+    }
+
+    /// Whether VMs can start from it.
+    pub const fn is_born(&self) -> bool {
+        self.is_born
     }
 
     /// Pages it has of its own, those of its tables included.
@@ -83,8 +110,9 @@ impl Template {
 
     /// Makes the tables. Without memory for all of them there are fewer: they save time and are not needed.
     fn make_leaves<H: Hardware>(&mut self, hw: &mut H, image: &LoadedImage) {
-        let own = self.pages.iter().map(|(&ppn, page)| (ppn, page.mpn()));
-        let others = image.pages().filter(|(ppn, _)| !self.pages.contains_key(ppn));
+        let shape = Arc::clone(&self.shape);
+        let own = shape.pages.iter().map(|(&ppn, page)| (ppn, page.mpn()));
+        let others = image.pages().filter(|(ppn, _)| !shape.pages.contains_key(ppn));
         for (ppn, mpn) in own.chain(others) {
             let rights = image.page(ppn).map_or(Rights::Read, |page| shared_rights(page.rights));
             let first = ppn.0 / LEAF_PAGES * LEAF_PAGES;
@@ -176,7 +204,7 @@ impl<H: Hardware> Core<'_, H> {
             self.bury(memory);
         }
         for pending in embryo.waiting {
-            self.finish_create(pending, after != After::Starve);
+            self.finish_create(&pending, after != After::Starve);
         }
         true
     }
@@ -190,6 +218,8 @@ impl<H: Hardware> Core<'_, H> {
         let name = image.name.as_str();
         let why = "does not begin with ready(): each of its VMs boots from the beginning";
         log(&mut self.hw, Level::Warn, format_args!("image {name} {why}"));
+        let (index, shape) = (embryo.template, template.shape());
+        self.tell_all(|| Message::Template { index, shape: Arc::clone(&shape) });
     }
 
     fn become_template(&mut self, embryo: &mut Embryo<H>) {
@@ -200,23 +230,45 @@ impl<H: Hardware> Core<'_, H> {
         let Some(template) = self.templates.get_mut(embryo.template as usize) else { return };
         let Some(memory) = embryo.vm.memory.as_mut() else { return };
         memory.drop_space(&mut self.hw);
+        let mut pages = HashMap::new();
         while let Some(resident) = memory.delta.pop_resident() {
-            template.pages.insert(resident.ppn, resident.page);
+            pages.insert(resident.ppn, resident.page);
         }
         let mut control = [0; PAGE_SIZE];
         self.hw.read(memory.fixed.control.mpn(), 0, &mut control);
         let length = control.iter().rposition(|&byte| byte != 0).map_or(0, |last| last.saturating_add(1));
-        template.control = control.get(..length).unwrap_or_default().into();
+        template.shape = Arc::new(Shape {
+            image: template.image,
+            memory_pages: template.memory_pages,
+            registers: Registers { rax: 0, ..embryo.vm.registers },
+            vector: embryo.vm.vector.take().map_or_else(VectorState::new, |vector| *vector),
+            control: control.get(..length).unwrap_or_default().into(),
+            pages,
+        });
         template.is_born = true;
-        template.registers = embryo.vm.registers;
-        template.registers.rax = 0;
-        if let Some(vector) = embryo.vm.vector.take() {
-            template.vector = *vector;
-        }
         if let Some(image) = self.images.get(template.image as usize) {
             template.make_leaves(&mut self.hw, image);
         }
         self.template_pages += u64::from(template.nr_pages());
+        let (index, shape) = (embryo.template, template.shape());
+        self.tell_all(|| Message::Template { index, shape: Arc::clone(&shape) });
+    }
+
+    /// A template has come from another core: its pages are there, and tables are made for them here.
+    pub(crate) fn adopt_template(&mut self, index: u32, shape: Arc<Shape>) {
+        let at = index as usize;
+        while self.templates.len() <= at {
+            // Templates come in the order in which they are done, not in that of their numbers.
+            self.templates.push(Template::plain(shape.image, shape.registers.rip, shape.memory_pages));
+        }
+        let (Some(template), Some(image)) = (self.templates.get_mut(at), self.images.get(shape.image as usize)) else {
+            return;
+        };
+        template.shape = shape;
+        template.is_born = true;
+        template.make_leaves(&mut self.hw, image);
+        // The pages are counted where it was made.
+        self.template_pages += template.leaves.len() as u64;
     }
 
     /// What a VM shares with others.

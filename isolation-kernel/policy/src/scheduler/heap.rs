@@ -40,6 +40,12 @@ impl<const SLOT: usize> Heap<SLOT> {
         self.items.first().copied()
     }
 
+    /// One of the latter half, another for each `n`.
+    pub fn late(&self, n: u32) -> Option<u32> {
+        let half = self.items.len().div_ceil(2).max(1);
+        self.items.iter().rev().nth(n as usize % half).map(|&(_, id)| id)
+    }
+
     pub fn push(&mut self, nodes: &mut Nodes, key: u64, id: u32) {
         self.items.push((key, id));
         self.rise(nodes, self.items.len() - 1, (key, id));

@@ -209,6 +209,11 @@ impl Queue {
         self.ready.first().map(|(_, id)| id)
     }
 
+    /// One of those whose turn comes late, another for each `n`.
+    pub fn late(&self, n: u32) -> Option<u32> {
+        self.ahead.late(n).or_else(|| self.ready.late(n))
+    }
+
     /// Those that virtual time has come up with are ahead no more.
     fn make_ready(&mut self, nodes: &mut Nodes) {
         for _ in 0..BATCH {

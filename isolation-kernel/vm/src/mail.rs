@@ -1,0 +1,254 @@
+//! What comes from other cores, and VMs that change their home.
+//!
+//! A core that has had nothing to do for a while asks the one with the most VMs waiting for one of them. A VM goes as
+//! one value, with its pages; its page tables are a cache and stay behind. It goes only while it waits for the
+//! processor and has nothing on disk or on its way there, as each core has a part of the disk of its own.
+
+use crate::core::{Core, SUPERVISOR};
+use crate::cores::{FIRST, Message};
+use crate::vm::{State, Vm};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use hal::{Frame, Hardware, Nanos};
+use virtual_isa::limits::MAX_CLASSES;
+
+/// Messages taken from one core in one turn of the loop.
+const MAIL_BATCH: usize = 64;
+
+/// Frames for the wire that wait on the core that has it.
+const MAX_STUCK: usize = 64;
+
+/// How long a core has nothing to do before it asks for a VM, and how often it asks.
+const PATIENCE_NS: u64 = 1_000_000;
+
+/// VMs that wait on a core before another asks for one.
+const MIN_WAITING: u32 = 2;
+
+/// VMs that are looked at for one that can go.
+const CANDIDATES: usize = 4;
+
+/// A core's search for something to do.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// Since when it has nothing.
+    idle_since: Option<Nanos>,
+    /// Whether it waits for an answer.
+    is_asking: bool,
+    /// When it asked last, or woke another to ask.
+    asked: Nanos,
+}
+
+impl<H: Hardware> Core<'_, H> {
+    /// Gives a buffer back to the core whose it is.
+    pub(crate) fn give_back(&mut self, frame: Frame) {
+        let home = frame.home();
+        if home == self.seat.core() {
+            self.hw.give_frame(frame);
+        } else {
+            self.seat.send(&mut self.hw, home, Message::Buffer(frame));
+        }
+    }
+
+    /// Tells all other cores something.
+    pub(crate) fn tell_all(&mut self, message: impl Fn() -> Message<H>) {
+        let others: heapless::Vec<u32, 64> = self.seat.others().collect();
+        for core in others {
+            self.seat.send(&mut self.hw, core, message());
+        }
+    }
+
+    /// Takes what other cores have sent. While a VM runs (`running`, which is taken out of the table) that is frames
+    /// alone; says then whether something else waits.
+    pub(crate) fn poll_mail(&mut self, mut running: Option<&mut Vm<H>>) -> bool {
+        if self.seat.is_alone() {
+            return false;
+        }
+        self.seat.flush(&mut self.hw);
+        while let Some(frame) = self.stuck.pop_front() {
+            if let Err(frame) = self.put_on_wire(frame) {
+                self.stuck.push_front(frame);
+                break;
+            }
+        }
+        let mut waits = false;
+        for core in 0..self.seat.nr_cores() {
+            for _ in 0..MAIL_BATCH {
+                let is_frame = match self.seat.peek(core) {
+                    None => break,
+                    // The sender's ring fills, and it holds its VMs back.
+                    Some(Message::ToWire(_)) if self.stuck.len() >= MAX_STUCK => break,
+                    Some(Message::Frame { .. } | Message::ToWire(_) | Message::Buffer(_)) => true,
+                    Some(_) => false,
+                };
+                if running.is_some() && !is_frame {
+                    waits = true;
+                    break;
+                }
+                let Some(message) = self.seat.receive(core) else { break };
+                self.open(core, message, running.as_deref_mut());
+            }
+        }
+        waits
+    }
+
+    fn open(&mut self, core: u32, message: Message<H>, running: Option<&mut Vm<H>>) {
+        match message {
+            Message::Hello => self.brief(core),
+            Message::Frame { to, frame } => {
+                let mut running = running;
+                self.deliver(running.as_deref_mut(), to, frame);
+                self.bill_either(running, to);
+            }
+            Message::ToWire(frame) => {
+                if let Err(frame) = self.put_on_wire(frame) {
+                    self.stuck.push_back(frame);
+                }
+            }
+            Message::Buffer(frame) => self.hw.give_frame(frame),
+            Message::Image(image) => self.images.push(image),
+            Message::Template { index, shape } => self.adopt_template(index, shape),
+            // The first core has checked both.
+            Message::Group { group, processor } => drop(self.set_group(group, processor)),
+            Message::Class { class, terms } => drop(self.classes.define(class, terms)),
+            Message::Order { ticket, order } => self.obey(ticket, order),
+            Message::Done(done) => self.hear(core, *done),
+            Message::Figures { ticket, figures } => self.add_figures(ticket, &figures),
+            Message::Event(event) => self.post_event(*event),
+            Message::Idle => self.spare(core),
+            Message::Nothing => self.search.is_asking = false,
+            Message::Vm(vm) => self.take_in(vm),
+        }
+    }
+
+    /// A core has come up: it is told all there is to know.
+    fn brief(&mut self, core: u32) {
+        self.seat.welcome(core);
+        for image in &self.images {
+            self.seat.send(&mut self.hw, core, Message::Image(Arc::clone(image)));
+        }
+        for (template, index) in self.templates.iter().zip(0..).filter(|(template, _)| template.is_born()) {
+            self.seat.send(&mut self.hw, core, Message::Template { index, shape: template.shape() });
+        }
+        for (&processor, group) in self.groups.iter().zip(0..) {
+            if processor != crate::classes::DEFAULT_GROUP_TERMS {
+                self.seat.send(&mut self.hw, core, Message::Group { group, processor });
+            }
+        }
+        for class in 1..MAX_CLASSES {
+            if let Some(number) = self.classes.find(class) {
+                let terms = *self.classes.terms(number);
+                self.seat.send(&mut self.hw, core, Message::Class { class, terms });
+            }
+        }
+    }
+
+    /// Shows the other cores what there is to do here, and wakes one that halts if it is too much for one.
+    pub(crate) fn show_others(&mut self) {
+        if self.seat.is_alone() {
+            return;
+        }
+        let waiting = self.scheduler.len();
+        self.seat.show(waiting, self.total_shares, self.vms.owed_pages());
+        if waiting > MIN_WAITING as usize {
+            let now = self.hw.now();
+            if now.since(self.search.asked) >= PATIENCE_NS {
+                self.search.asked = now;
+                self.seat.rouse_idle(&mut self.hw);
+            }
+        }
+        if waiting > 0 {
+            self.search.idle_since = None;
+        }
+    }
+
+    /// Looks for work elsewhere, if there is none here. Returns when the core is to look again at the latest.
+    pub(crate) fn seek_work(&mut self, now: Nanos, alarm: Nanos) -> Nanos {
+        if self.seat.is_alone() {
+            return alarm;
+        }
+        let since = *self.search.idle_since.get_or_insert(now);
+        let Some(busiest) = self.seat.busiest(MIN_WAITING) else { return alarm };
+        let is_patient = now.since(since) >= PATIENCE_NS && now.since(self.search.asked) >= PATIENCE_NS;
+        if is_patient && !self.search.is_asking {
+            self.search.is_asking = true;
+            self.search.asked = now;
+            self.seat.send(&mut self.hw, busiest, Message::Idle);
+        }
+        alarm.min(now.after(PATIENCE_NS))
+    }
+
+    /// Another core would take a VM that waits here.
+    fn spare(&mut self, core: u32) {
+        for _ in 0..CANDIDATES.min(self.scheduler.len().saturating_sub(1)) {
+            let Some(number) = self.scheduler.spare() else { break };
+            let Some(mut vm) = self.vms.take(number) else { continue };
+            vm.is_queued = false;
+            // A reservation is promised of this core's time.
+            let is_bound = self.classes.terms(vm.class).reservation_ppm != 0;
+            if is_bound || !vm.may_move() {
+                if vm.state == State::Runnable {
+                    self.make_runnable(&mut vm);
+                }
+                self.vms.put(vm);
+                continue;
+            }
+            if let Some(memory) = &mut vm.memory {
+                memory.drop_space(&mut self.hw);
+            }
+            self.total_shares = self.total_shares.saturating_sub(u64::from(vm.shares));
+            self.vms.send_away(&mut vm, core);
+            return self.seat.send(&mut self.hw, core, Message::Vm(vm));
+        }
+        self.seat.send(&mut self.hw, core, Message::Nothing);
+    }
+
+    /// A VM has come to stay.
+    fn take_in(&mut self, mut vm: Box<Vm<H>>) {
+        self.search.is_asking = false;
+        self.search.idle_since = None;
+        let number = vm.number;
+        self.make_runnable(&mut vm);
+        self.settle(vm);
+        self.seat.set_home(number, Some(self.seat.core()));
+    }
+
+    /// Puts a frame on the wire, or sends it to the core that has it.
+    ///
+    /// # Errors
+    /// The frame comes back if there is no room for it now.
+    pub(crate) fn put_on_wire(&mut self, frame: Frame) -> Result<(), Frame> {
+        if self.seat.core() == FIRST {
+            self.hw.transmit(frame)?;
+            self.wire.unflushed += 1;
+            self.wire.frames_out += 1;
+            return Ok(());
+        }
+        match self.seat.offer(&mut self.hw, FIRST, Message::ToWire(frame)) {
+            Ok(()) => Ok(()),
+            Err(Message::ToWire(frame)) => Err(frame),
+            // Nothing else can come back.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Hands a frame to the core that is a VM's home.
+    pub(crate) fn hand_over(&mut self, core: u32, to: u32, frame: Frame) {
+        if let Err(Message::Frame { frame, .. }) = self.seat.offer(&mut self.hw, core, Message::Frame { to, frame }) {
+            self.wire.frames_dropped += 1;
+            self.give_back(frame);
+        }
+    }
+}
+
+impl<H: Hardware> Vm<H> {
+    /// Whether it can change its home: it waits for the processor, and all that it has is in memory.
+    fn may_move(&self) -> bool {
+        let is_whole = self.memory.as_ref().is_some_and(|memory| memory.packs.iter().all(Option::is_none));
+        self.number != SUPERVISOR
+            && self.state == State::Runnable
+            && self.wants_park.is_none()
+            && self.awaited.is_none()
+            && !self.is_embryo
+            && is_whole
+    }
+}
