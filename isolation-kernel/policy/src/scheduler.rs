@@ -21,7 +21,7 @@
 //! has been due longest first. The gatekeeper sees to it that all of these can be served.
 //!
 //! *Memory.* Entities are in chunks and made as VMs first come; those that sleep and have nothing more to remember
-//! are dropped by and by, one looked at in each pick, so a parked VM costs its 4 bytes in the index.
+//! are dropped by and by, one looked at in every fourth pick, so a parked VM costs its 4 bytes in the index.
 
 mod heap;
 mod nodes;
@@ -58,6 +58,9 @@ const RELEASE_BATCH: usize = 16;
 
 /// Those with a reservation that are looked at in one pick.
 const DUE_BATCH: usize = 8;
+
+/// In so many picks one entity is looked at that may be dropped.
+const DROP_PERIOD: u32 = 4;
 
 /// Numbers in a chunk of the index.
 const INDEX_CHUNK: usize = 1024;
@@ -117,7 +120,7 @@ struct Running {
 pub struct Scheduler {
     nodes: Nodes,
     /// The entity of each VM that has one, by number.
-    index: Vec<Option<Box<[u32]>>>,
+    index: Vec<Option<Box<[u32; INDEX_CHUNK]>>>,
     groups: Vec<Option<Members>>,
     nr_groups: usize,
     top: Queue,
@@ -129,6 +132,7 @@ pub struct Scheduler {
     nr_waiting: usize,
     /// Whether one waits that should run before the one that runs.
     is_urgent: bool,
+    nr_picks: u32,
     /// Where dropping goes on.
     hand: u32,
     /// The time of the clock, as it was last told.
@@ -156,6 +160,7 @@ impl Scheduler {
             running: None,
             nr_waiting: 0,
             is_urgent: false,
+            nr_picks: 0,
             hand: 0,
             now: 0,
         }
@@ -223,8 +228,15 @@ impl Scheduler {
     }
 
     /// Tells what time it is. Those that were held until now compete again.
+    #[inline]
     pub fn tell(&mut self, now: Nanos) {
         self.now = self.now.max(now.0);
+        if !self.held.is_empty() {
+            self.release_due();
+        }
+    }
+
+    fn release_due(&mut self) {
         for _ in 0..RELEASE_BATCH {
             match self.held.first() {
                 Some((until, id)) if until <= self.now => self.release(id),
@@ -278,8 +290,12 @@ impl Scheduler {
         }
         self.tell(now);
         self.is_urgent = false;
-        self.drop_forgotten();
-        let (leader, chosen) = match self.first_due() {
+        self.nr_picks = self.nr_picks.wrapping_add(1);
+        if self.nr_picks.is_multiple_of(DROP_PERIOD) {
+            self.drop_forgotten();
+        }
+        let due = if self.due.is_empty() { None } else { self.first_due() };
+        let (leader, chosen) = match due {
             Some(found) => found,
             None => (self.top.next(&mut self.nodes)?, None),
         };
@@ -648,6 +664,7 @@ impl Scheduler {
         }
     }
 
+    #[inline(always)]
     fn node_of(&self, vm: u32) -> u32 {
         let chunk = self.index.get(vm as usize / INDEX_CHUNK).and_then(Option::as_ref);
         chunk.and_then(|chunk| chunk.get(vm as usize % INDEX_CHUNK)).copied().unwrap_or(NONE)
@@ -665,18 +682,20 @@ impl Scheduler {
             let mut places = Vec::new();
             places.try_reserve_exact(INDEX_CHUNK).map_err(|_| NoMemory)?;
             places.resize(INDEX_CHUNK, NONE);
-            *chunk = Some(places.into_boxed_slice());
+            *chunk = Some(places.into_boxed_slice().try_into().map_err(|_| NoMemory)?);
         }
         chunk.as_mut().and_then(|chunk| chunk.get_mut(vm as usize % INDEX_CHUNK)).ok_or(NoMemory)
     }
 }
 
 /// A group, if it is there.
+#[inline(always)]
 fn members(groups: &mut [Option<Members>], group: u32) -> Option<&mut Members> {
     groups.get_mut(group as usize).and_then(Option::as_mut)
 }
 
 /// A group's queue, if it is there.
+#[inline(always)]
 fn members_of(groups: &[Option<Members>], group: u32) -> Option<&Queue> {
     groups.get(group as usize)?.as_ref().map(|members| &members.queue)
 }

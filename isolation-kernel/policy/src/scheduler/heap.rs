@@ -35,7 +35,12 @@ impl<const SLOT: usize> Heap<SLOT> {
         self.items.is_empty()
     }
 
+    pub const fn is_alone(&self) -> bool {
+        self.items.len() == 1
+    }
+
     /// The earliest and its time.
+    #[inline(always)]
     pub fn first(&self) -> Option<(u64, u32)> {
         self.items.first().copied()
     }
@@ -48,6 +53,9 @@ impl<const SLOT: usize> Heap<SLOT> {
 
     pub fn push(&mut self, nodes: &mut Nodes, key: u64, id: u32) {
         self.items.push((key, id));
+        if self.items.len() == 1 {
+            return set_place::<SLOT>(nodes, id, 0);
+        }
         self.rise(nodes, self.items.len() - 1, (key, id));
     }
 
@@ -125,10 +133,12 @@ impl<const SLOT: usize> Heap<SLOT> {
     }
 }
 
+#[inline(always)]
 fn place_of<const SLOT: usize>(nodes: &Nodes, id: u32) -> u32 {
     nodes.at(id).places.get(SLOT).copied().unwrap_or(NONE)
 }
 
+#[inline(always)]
 fn set_place<const SLOT: usize>(nodes: &mut Nodes, id: u32, at: u32) {
     if let Some(place) = nodes.at_mut(id).places.get_mut(SLOT) {
         *place = at;

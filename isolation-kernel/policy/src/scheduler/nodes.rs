@@ -90,7 +90,7 @@ impl Node {
 /// All entities.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    chunks: Vec<Box<[Node]>>,
+    chunks: Vec<Box<[Node; CHUNK]>>,
     /// First free place.
     free: u32,
     /// What stands at every number at which there is nothing.
@@ -109,10 +109,12 @@ impl Nodes {
         self.chunks.len() * CHUNK
     }
 
+    #[inline(always)]
     pub fn at(&self, id: u32) -> &Node {
         self.chunks.get(id as usize / CHUNK).and_then(|chunk| chunk.get(id as usize % CHUNK)).unwrap_or(&self.nil)
     }
 
+    #[inline(always)]
     pub fn at_mut(&mut self, id: u32) -> &mut Node {
         match self.chunks.get_mut(id as usize / CHUNK).and_then(|chunk| chunk.get_mut(id as usize % CHUNK)) {
             Some(node) => node,
@@ -128,7 +130,7 @@ impl Nodes {
         chunk.try_reserve_exact(CHUNK).map_err(|_| NoMemory)?;
         self.chunks.try_reserve(1).map_err(|_| NoMemory)?;
         chunk.resize(CHUNK, Node::NIL);
-        self.chunks.push(chunk.into_boxed_slice());
+        self.chunks.push(chunk.into_boxed_slice().try_into().map_err(|_| NoMemory)?);
         for id in (first..last).rev() {
             self.release(id);
         }

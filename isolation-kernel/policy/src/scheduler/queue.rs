@@ -93,21 +93,28 @@ impl Queue {
             self.rest = 0;
             return;
         }
-        let sum = i128::from(weight) * i128::from(difference.cast_signed()) + i128::from(self.rest);
-        let (whole, rest) = match (i64::try_from(sum), i64::try_from(self.weight)) {
-            (Ok(sum), Ok(weight)) => (sum.div_euclid(weight), sum.rem_euclid(weight).cast_unsigned()),
-            _ => {
-                let weight = i128::from(self.weight);
-                // It is a mean of times that are closer than that.
-                let whole = i64::try_from(sum.div_euclid(weight)).unwrap_or(0);
-                (whole, u64::try_from(sum.rem_euclid(weight)).unwrap_or(0))
-            }
+        let product = i64::from(weight).checked_mul(difference.cast_signed());
+        let sum = product.and_then(|product| product.checked_add_unsigned(self.rest));
+        let (whole, rest) = match (sum, i64::try_from(self.weight)) {
+            (Some(sum), Ok(weight)) => (sum.div_euclid(weight), sum.rem_euclid(weight).cast_unsigned()),
+            _ => self.share_widely(weight, difference),
         };
         self.now = self.now.wrapping_add(whole.cast_unsigned());
         self.rest = rest;
         self.note_clock();
     }
 
+    /// The same division for what is too large for words.
+    #[cold]
+    fn share_widely(&self, weight: u32, difference: u64) -> (i64, u64) {
+        let sum = i128::from(weight) * i128::from(difference.cast_signed()) + i128::from(self.rest);
+        let all = i128::from(self.weight);
+        // It is a mean of times that are closer than that.
+        let whole = i64::try_from(sum.div_euclid(all)).unwrap_or(0);
+        (whole, u64::try_from(sum.rem_euclid(all)).unwrap_or(0))
+    }
+
+    #[inline(always)]
     const fn note_clock(&mut self) {
         if is_before(self.clock, self.now) {
             self.clock = self.now;
@@ -200,12 +207,16 @@ impl Queue {
 
     /// Who is next.
     pub fn next(&mut self, nodes: &mut Nodes) -> Option<u32> {
-        if let Some((time, _)) = self.ahead.first() {
-            if self.ready.is_empty() && is_before(self.now, time) {
+        let Some((time, id)) = self.ahead.first() else { return self.ready.first().map(|(_, id)| id) };
+        if self.ready.is_empty() {
+            if is_before(self.now, time) {
                 (self.now, self.rest) = (time, 0);
             }
-            self.make_ready(nodes);
+            if self.ahead.is_alone() {
+                return Some(id);
+            }
         }
+        self.make_ready(nodes);
         self.ready.first().map(|(_, id)| id)
     }
 
