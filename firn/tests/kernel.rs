@@ -35,6 +35,59 @@ fn the_self_test_passes_on_many_processors() {
 }
 
 #[test]
+fn cores_share_a_disk_and_lose_no_wake_up() {
+    for (kind, cpus) in [(Kind::Microvm, 2), (Kind::Q35, 2), (Kind::Microvm, 4), (Kind::Q35, 4)] {
+        let options = if cpus == 2 { "selftest=long" } else { "selftest" };
+        let (status, log) = boot_on(kind, cpus, options, None, Some(64 << 20));
+        assert!(status == CLEAN && log.contains("selftest passed"), "{kind:?}, {cpus}: {status}\n{log}");
+        assert!(log.contains(&format!("{cpus} running")) && log.contains("disk 64 MiB"), "{log}");
+        let last = format!("for a wake-up of core {}", cpus - 1);
+        assert!(log.contains(&last), "{log}");
+    }
+}
+
+#[test]
+fn a_machine_has_64_processors_at_most() {
+    let (status, log) = boot_on(Kind::Microvm, 66, "", None, None);
+    assert!(status == REFUSED && log.contains("no boot bundle"), "{status}\n{log}");
+    assert!(log.contains("more than 64 processors") && log.contains("66 processor(s), 64 running"), "{log}");
+}
+
+/// The machine goes on with the processors that start, and says which do not.
+#[test]
+fn processors_that_do_not_start_are_left_out() {
+    let cases = [
+        ("cpu-fault=missing", 3, "processor 254 does not start", "4 processor(s), 3 running"),
+        ("cpu-fault=page", 3, "no memory below 1 MiB", "3 processor(s), 1 running"),
+        ("cpus=2", 3, "more than 2 processors", "3 processor(s), 2 running"),
+        ("cpus=1", 2, "1 running", "2 processor(s), 1 running"),
+    ];
+    for kind in [Kind::Microvm, Kind::Q35] {
+        for (option, cpus, warning, running) in cases {
+            let (status, log) = boot_on(kind, cpus, &format!("selftest {option}"), None, None);
+            assert!(status == CLEAN && log.contains("selftest passed"), "{kind:?}, {option}: {status}\n{log}");
+            assert!(log.contains(warning) && log.contains(running), "{kind:?}, {option}:\n{log}");
+        }
+    }
+}
+
+#[test]
+fn a_panic_on_any_processor_stops_all_and_says_which_it_was() {
+    for (kind, cpus) in [(Kind::Microvm, 2), (Kind::Q35, 3)] {
+        let (status, log) = boot_on(kind, cpus, "panic=other", None, None);
+        assert_eq!(status, PANICKED, "{log}");
+        let report: Vec<&str> = log.lines().skip_while(|line| !line.contains("panic: asked for")).collect();
+        assert!(report[1].contains(&format!("on processor {} of {cpus}", cpus - 1)), "{log}");
+        // The others print until they are stopped, and not into the report.
+        assert!(report.last().is_some_and(|line| line.contains("backtrace 0x")), "{log}");
+        assert!(!report.iter().any(|line| line.contains("goes on")), "{log}");
+        let symbolizer = Symbolizer::of_kernel(&std::fs::read(built().kernel()).unwrap());
+        let named = symbolizer.name(report[report.len() - 1]);
+        assert!(named.contains("panic_elsewhere"), "{named}\n{log}");
+    }
+}
+
+#[test]
 fn the_self_test_passes_with_a_disk() {
     for kind in [Kind::Microvm, Kind::Q35] {
         let (status, log) = boot_with_disk(kind, "selftest", None, Some(64 << 20));

@@ -271,14 +271,21 @@ pub struct Counters {
     pub frames_sent: u64,
     /// Frames copied into its receive ring.
     pub frames_received: u64,
-    /// Frames dropped because its receive queue was full.
-    pub drops_queue_full: u64,
+    /// Frames for it dropped because its receive queue was full. This and the next counters stay at their end when they
+    /// have come to it.
+    pub drops_queue_full: u32,
+    /// Frames for it dropped because buffers were short and it had its share of them.
+    pub drops_no_buffer: u32,
     /// Frames of its own dropped because of a bad length.
-    pub drops_bad_length: u64,
+    pub drops_bad_length: u32,
     /// Frames of its own dropped because of a foreign source address.
-    pub drops_spoofed: u64,
+    pub drops_spoofed: u32,
     /// Frames of its own dropped for any other reason (no such destination, unknown protocol).
-    pub drops_unroutable: u64,
+    pub drops_unroutable: u32,
+    /// Times its frames began to wait for their turn to use the wire.
+    pub waits_wire: u32,
+    /// Times its frames began to wait because it had sent as fast as its class may.
+    pub waits_rate: u32,
     /// Console bytes not printed.
     pub console_dropped: u64,
 }
@@ -391,8 +398,22 @@ pub struct MachineStatus {
     pub frames_in: u64,
     /// Frames sent to the wire.
     pub frames_out: u64,
-    /// Frames dropped at the wire: malformed, not for us, or no buffer.
+    /// Frames from the wire that were for nobody: the sum of the next three.
     pub frames_dropped: u64,
+    /// Those shorter than a header or longer than a full frame.
+    pub drops_bad_length: u64,
+    /// Those with a source address of this machine's.
+    pub drops_spoofed: u64,
+    /// Those for no VM, or of no known kind.
+    pub drops_unroutable: u64,
+    /// Frames for VMs, from the wire and from VMs, dropped because the VM's receive queue was full.
+    pub drops_queue_full: u64,
+    /// Those dropped because buffers were short and the VM had its share of them.
+    pub drops_no_buffer: u64,
+    /// Answers of the switch (ARP) for which there was no buffer, or no room on the card.
+    pub answers_dropped: u64,
+    /// VMs whose frames wait for their turn to use the wire.
+    pub senders_waiting: u32,
     /// Events that found the completion ring full.
     pub events_lost: u64,
 }

@@ -36,6 +36,13 @@ pub fn status(fleet: &Fleet, machine: &MachineStatus) -> String {
         .number("frames_in", machine.frames_in)
         .number("frames_out", machine.frames_out)
         .number("frames_dropped", machine.frames_dropped)
+        .number("drops_bad_length", machine.drops_bad_length)
+        .number("drops_spoofed", machine.drops_spoofed)
+        .number("drops_unroutable", machine.drops_unroutable)
+        .number("drops_queue_full", machine.drops_queue_full)
+        .number("drops_no_buffer", machine.drops_no_buffer)
+        .number("answers_dropped", machine.answers_dropped)
+        .number("senders_waiting", machine.senders_waiting)
         .number("swap_errors", machine.swap_errors)
         .number("events_lost", machine.events_lost)
         .finish()
@@ -124,9 +131,12 @@ pub fn vm(fleet: &Fleet, vm: u32, status: &VmStatus) -> String {
         .number("frames_sent", counters.frames_sent)
         .number("frames_received", counters.frames_received)
         .number("drops_queue_full", counters.drops_queue_full)
+        .number("drops_no_buffer", counters.drops_no_buffer)
         .number("drops_bad_length", counters.drops_bad_length)
         .number("drops_spoofed", counters.drops_spoofed)
         .number("drops_unroutable", counters.drops_unroutable)
+        .number("waits_wire", counters.waits_wire)
+        .number("waits_rate", counters.waits_rate)
         .number("console_dropped", counters.console_dropped)
         .finish()
 }
@@ -214,6 +224,13 @@ mod tests {
             frames_in: 1 << 50,
             frames_out: 1 << 50,
             frames_dropped: 1 << 50,
+            drops_bad_length: 1 << 50,
+            drops_spoofed: 1 << 50,
+            drops_unroutable: 1 << 50,
+            drops_queue_full: 1 << 50,
+            drops_no_buffer: 1 << 50,
+            answers_dropped: 1 << 50,
+            senders_waiting: 1 << 20,
             events_lost: 1 << 50,
         }
     }
@@ -233,10 +250,13 @@ mod tests {
             dispatches: large,
             frames_sent: large,
             frames_received: large,
-            drops_queue_full: large,
-            drops_bad_length: large,
-            drops_spoofed: large,
-            drops_unroutable: large,
+            drops_queue_full: u32::MAX,
+            drops_no_buffer: u32::MAX,
+            drops_bad_length: u32::MAX,
+            drops_spoofed: u32::MAX,
+            drops_unroutable: u32::MAX,
+            waits_wire: u32::MAX,
+            waits_rate: u32::MAX,
             console_dropped: large,
         };
         VmStatus {

@@ -84,6 +84,9 @@ pub trait Ethernet {
 
     /// Sends what is queued.
     fn flush(&mut self);
+
+    /// The next frame that was sent and is another core's buffer, which that core is to have back.
+    fn sent_frame(&mut self) -> Option<Frame>;
 }
 
 /// Why a block could not be read or written.

@@ -3,11 +3,11 @@
 use crate::options::Options;
 use crate::{logger, selftest};
 use core::panic::PanicInfo;
-use hal::{Disk, Pages, Processor};
+use hal::{Cores, Disk, Pages, Processor};
 use log::{error, info};
 use machine::{BootInfo, Config, LoaderError, Machine};
 use virtual_isa::bundle::{PANIC_VALUE, debug_exit_value};
-use vm::Core;
+use vm::{Core, Seat};
 
 machine::entry!(kernel_main, debug_exit_value(1));
 
@@ -26,7 +26,12 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
     for unknown in options.unknown() {
         error!("unknown option on the kernel's command line: {unknown}");
     }
-    let config = Config { exit_value: debug_exit_value, predictor_barrier: !options.no_barrier };
+    let config = Config {
+        exit_value: debug_exit_value,
+        predictor_barrier: !options.no_barrier,
+        most_cpus: options.most_cpus,
+        start_fault: options.start_fault,
+    };
     let mut machine = match Machine::start(boot, config) {
         Ok(machine) => machine,
         Err(e) => refuse(&e),
@@ -35,13 +40,29 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
     if options.panic {
         panic!("asked for on the command line");
     }
+    if options.other_panic {
+        panic_elsewhere(&mut machine);
+    }
     if options.overflow {
         info!("{} frames fit the kernel's stack", overflow(0));
     }
     if options.selftest {
-        selftest::run(&mut machine);
+        let is_whole = options.start_fault.is_none() && options.most_cpus == u32::MAX;
+        selftest::run(&mut machine, selftest::Terms { is_long: options.long_selftest, is_whole });
     }
     run(machine)
+}
+
+/// Has the last processor panic while this one prints.
+fn panic_elsewhere(machine: &mut Machine) -> ! {
+    let last = machine.nr_cores() - 1;
+    if machine.start_core(last, "asked for on the command line", |_, why| panic!("{why}")).is_err() {
+        error!("there is no other processor to panic");
+        power_off(machine, FAILED);
+    }
+    loop {
+        info!("this processor goes on");
+    }
 }
 
 /// Calls itself until the stack ends: the page below it is not mapped, and the double fault has a stack of its own.
@@ -57,7 +78,14 @@ fn run(mut machine: Machine) -> ! {
         error!("no boot bundle: start the machine with one (QEMU: -initrd BUNDLE)");
         power_off(&mut machine, FAILED);
     };
-    match Core::new(machine, bundle) {
+    let mut seats = vm::seats(machine.nr_cores()).into_iter();
+    let first = seats.next().expect("there is a seat for each core");
+    for (core, seat) in (1..).zip(seats) {
+        if machine.start_core(core, (bundle, seat), run_other).is_err() {
+            error!("core {core} does not start: the machine goes on without it");
+        }
+    }
+    match Core::boot(machine, bundle, first) {
         Ok(mut core) => loop {
             core.turn();
         },
@@ -68,11 +96,24 @@ fn run(mut machine: Machine) -> ! {
     }
 }
 
+/// Runs what the first core gives to this one.
+fn run_other(machine: Machine, (bundle, seat): (&'static [u8], Seat<Machine>)) -> ! {
+    let number = machine.core();
+    match Core::boot(machine, bundle, seat) {
+        Ok(mut core) => loop {
+            core.turn();
+        },
+        // It has said nothing to the first, which gives it nothing.
+        Err(e) => error!("core {number} cannot boot, the machine goes on without it: {e}"),
+    }
+    machine::halt_for_ever()
+}
+
 /// Says what was found, in one line.
 fn describe(machine: &Machine) {
     let (hz, source) = machine.tsc();
     info!(
-        "firn: {} MiB of memory, {} processor(s), {} running, VMs on the first, tsc {}.{:03} MHz ({source}), {}, disk {} MiB, features {}",
+        "firn: {} MiB of memory, {} processor(s), {} running, tsc {}.{:03} MHz ({source}), {}, disk {} MiB, features {}",
         machine.total_pages() / 256,
         machine.nr_cpus(),
         machine.nr_running(),

@@ -5,9 +5,12 @@
 //! | option | what |
 //! |---|---|
 //! | `selftest` | checks what the machine layer promises, and powers off with status 0 if it holds |
+//! | `selftest=long` | the same, with more rounds of what processors race for |
 //! | `log=error`, `warn`, `info`, `debug` | how much is logged |
 //! | `barrier=off` | no barrier in the branch predictors between VMs: faster, and less apart |
-//! | `panic`, `panic=stack` | panics or overflows the kernel's stack on purpose, to show the report |
+//! | `cpus=N` | uses no more than so many processors |
+//! | `panic`, `panic=stack`, `panic=other` | panics or overflows the kernel's stack on purpose, or panics on another processor, to show the report |
+//! | `cpu-fault=missing`, `cpu-fault=page` | starts the other processors with one that is not there, or without a page to start in |
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]

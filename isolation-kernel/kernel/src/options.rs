@@ -1,15 +1,24 @@
 //! Options on the kernel's command line.
 
 use log::LevelFilter;
+use machine::StartFault;
 
 /// What was asked for.
 pub struct Options {
     /// Check the machine layer and power off.
     pub selftest: bool,
+    /// And take longer over it.
+    pub long_selftest: bool,
     /// Panic on purpose.
     pub panic: bool,
     /// Run out of stack on purpose.
     pub overflow: bool,
+    /// Panic on purpose on another processor.
+    pub other_panic: bool,
+    /// Use no more processors than that.
+    pub most_cpus: u32,
+    /// What is to go wrong when processors are started.
+    pub start_fault: Option<StartFault>,
     /// Do without barriers between the VMs in the branch predictors.
     pub no_barrier: bool,
     /// How much to log.
@@ -27,17 +36,37 @@ fn level(name: &str) -> Option<LevelFilter> {
     })
 }
 
+/// The number of processors in `cpus=`: at least one.
+fn cpus(word: &str) -> Option<u32> {
+    word.strip_prefix("cpus=")?.parse().ok().filter(|n| *n > 0)
+}
+
 impl Options {
     /// Reads a command line. What it does not know it leaves to [`Options::unknown`].
     pub fn parse(line: &'static str) -> Self {
-        let mut options =
-            Self { selftest: false, panic: false, overflow: false, no_barrier: false, level: LevelFilter::Info, line };
+        let mut options = Self {
+            selftest: false,
+            long_selftest: false,
+            panic: false,
+            overflow: false,
+            other_panic: false,
+            most_cpus: u32::MAX,
+            start_fault: None,
+            no_barrier: false,
+            level: LevelFilter::Info,
+            line,
+        };
         for word in line.split_ascii_whitespace() {
             match word {
                 "selftest" => options.selftest = true,
+                "selftest=long" => (options.selftest, options.long_selftest) = (true, true),
                 "panic" => options.panic = true,
                 "barrier=off" => options.no_barrier = true,
                 "panic=stack" => options.overflow = true,
+                "panic=other" => options.other_panic = true,
+                "cpu-fault=missing" => options.start_fault = Some(StartFault::MissingProcessor),
+                "cpu-fault=page" => options.start_fault = Some(StartFault::NoLowPage),
+                _ if cpus(word).is_some() => options.most_cpus = cpus(word).unwrap_or(u32::MAX),
                 _ => {
                     if let Some(level) = word.strip_prefix("log=").and_then(level) {
                         options.level = level;
@@ -51,8 +80,17 @@ impl Options {
     /// Words that are no option.
     pub fn unknown(&self) -> impl Iterator<Item = &'static str> {
         let is_known = |word: &&str| {
-            matches!(*word, "selftest" | "panic" | "panic=stack" | "barrier=off")
-                || word.strip_prefix("log=").and_then(level).is_some()
+            let fixed = [
+                "selftest",
+                "selftest=long",
+                "panic",
+                "panic=stack",
+                "panic=other",
+                "barrier=off",
+                "cpu-fault=missing",
+                "cpu-fault=page",
+            ];
+            fixed.contains(word) || cpus(word).is_some() || word.strip_prefix("log=").and_then(level).is_some()
         };
         self.line.split_ascii_whitespace().filter(move |word| !is_known(word))
     }

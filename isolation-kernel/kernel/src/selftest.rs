@@ -3,6 +3,7 @@
 //! Whoever starts a machine uses it to find out whether an accelerator really runs guests: it takes well under a
 //! second, and ends by itself with status 0 if all holds.
 
+mod cores;
 mod disk;
 mod exits;
 mod memory;
@@ -11,11 +12,13 @@ mod processors;
 mod sandbox;
 mod switches;
 mod tables;
+mod team;
 
 use crate::boot::power_off;
 use alloc::string::String;
 use log::{debug, error, info};
 use machine::Machine;
+use spin::Mutex;
 
 /// What did not hold.
 type Outcome = Result<(), String>;
@@ -33,9 +36,26 @@ macro_rules! check {
 }
 pub(crate) use check;
 
+/// How the self-test is run.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    /// Races are run for longer.
+    pub is_long: bool,
+    /// All processors that there are must run.
+    pub is_whole: bool,
+}
+
+static TERMS: Mutex<Terms> = Mutex::new(Terms { is_long: false, is_whole: true });
+
+/// How this one is run.
+fn terms() -> Terms {
+    *TERMS.lock()
+}
+
 /// Runs all checks and powers off.
-pub fn run(machine: &mut Machine) -> ! {
-    let checks: [Check; 19] = [
+pub fn run(machine: &mut Machine, terms: Terms) -> ! {
+    *TERMS.lock() = terms;
+    let checks: [Check; 20] = [
         ("processors", processors::all),
         ("pages", memory::pages),
         ("mappings", memory::mappings),
@@ -55,6 +75,8 @@ pub fn run(machine: &mut Machine) -> ! {
         ("disk queue", disk::full_queue),
         ("disk interrupts", disk::interrupts),
         ("network", network::questions),
+        // The last, as the other processors have a machine of their own from then on.
+        ("cores", cores::all),
     ];
     let nr_checks = checks.len();
     for (name, check) in checks {

@@ -3,6 +3,7 @@
 use crate::cpu::Features;
 use crate::paging::map_device;
 use crate::trap::{DEVICE_VECTOR, EDGE_VECTOR, LEGACY_VECTORS, SPURIOUS_VECTOR, TIMER_VECTOR};
+use core::sync::atomic::{AtomicU64, Ordering};
 use hal::NoMemory;
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::Msr;
@@ -25,6 +26,11 @@ const DIVIDER: u32 = 0x3e0;
 const MASKED: u32 = 1 << 16;
 const SENDING: u32 = 1 << 12;
 
+/// Where the registers are, for whoever has no [`Apic`] at hand: an address, [`AS_REGISTERS`], or 0 before the start.
+/// All processors have theirs at the same address.
+static PLACE: AtomicU64 = AtomicU64::new(0);
+const AS_REGISTERS: u64 = 1;
+
 /// The processor's interrupt controller.
 pub enum Apic {
     /// Its registers in memory.
@@ -44,6 +50,7 @@ impl Apic {
             value & 0x000f_ffff_ffff_f000
         };
         let apic = if features.x2apic { Self::X2 } else { Self::Memory(map_device(base, 4096)?) };
+        PLACE.store(apic.place(), Ordering::Relaxed);
         apic.write(TASK_PRIORITY, 0);
         for vector in [LINT0, ERROR] {
             apic.write(vector, MASKED);
@@ -56,6 +63,22 @@ impl Apic {
         apic.write(INITIAL_COUNT, 0);
         apic.write(SPURIOUS, 1 << 8 | u32::from(SPURIOUS_VECTOR));
         Ok(apic)
+    }
+
+    fn place(&self) -> u64 {
+        match self {
+            Self::Memory(base) => *base as u64,
+            Self::X2 => AS_REGISTERS,
+        }
+    }
+
+    /// The controller of the processor that runs this, if it was started: for the end of the machine.
+    pub fn current() -> Option<Self> {
+        match PLACE.load(Ordering::Relaxed) {
+            0 => None,
+            AS_REGISTERS => Some(Self::X2),
+            base => Some(Self::Memory(base as *mut u8)),
+        }
     }
 
     fn write(&self, register: u32, value: u32) {

@@ -4,6 +4,7 @@
 //! request carries up to [`MAX_TRANSFER_PAGES`] pages wherever they lie in memory, and none allocates.
 
 use crate::frames::address;
+use crate::parts::{Driver, ENVELOPE_DESCRIPTORS, MAX_REQUESTS, QUEUE_DESCRIPTORS};
 use crate::virtio::{Ring, VERSION_1, negotiate};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,14 +14,8 @@ use virtio_drivers::Error;
 use virtio_drivers::transport::{SomeTransport, Transport};
 
 const QUEUE: u16 = 0;
-/// What QEMU offers by default, and enough for seven of the largest requests.
-const QUEUE_DESCRIPTORS: usize = 256;
-/// Of a request, beside its pages: header and status.
-const ENVELOPE_DESCRIPTORS: usize = 2;
 /// Most buffers that go one way: the pages, and header or status.
 const MAX_BUFFERS: usize = MAX_TRANSFER_PAGES + 1;
-/// Requests under way at once.
-const MAX_REQUESTS: usize = 64;
 const SECTORS_IN_BLOCK: u64 = PAGE_SIZE as u64 / 512;
 const READ_ONLY: u64 = 1 << 5;
 
@@ -45,6 +40,8 @@ impl Envelope {
 
 /// A request that is under way.
 struct Request {
+    /// The core whose it is.
+    owner: u32,
     ticket: u64,
     transfer: Transfer,
     pages: Vec<Page>,
@@ -83,11 +80,6 @@ impl DiskDriver {
         })
     }
 
-    /// Blocks there are.
-    pub const fn nr_blocks(&self) -> u64 {
-        self.nr_blocks
-    }
-
     /// Why a request cannot begin now, if it cannot.
     fn refusal(&self, request: &DiskRequest) -> Option<DiskError> {
         let nr_pages = request.pages.len();
@@ -102,9 +94,18 @@ impl DiskDriver {
             None
         }
     }
+}
 
-    /// Begins a transfer.
-    pub fn submit(&mut self, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
+impl Driver for DiskDriver {
+    fn nr_blocks(&self) -> u64 {
+        self.nr_blocks
+    }
+
+    fn free_room(&self) -> usize {
+        self.ring.queue.available_desc()
+    }
+
+    fn submit(&mut self, owner: u32, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
         if let Some(error) = self.refusal(&request) {
             return Err((error, request));
         }
@@ -120,17 +121,17 @@ impl DiskDriver {
             return Err((DiskError::QueueFull, request));
         };
         let DiskRequest { transfer, pages, .. } = request;
-        self.requests[usize::from(token)] = Some(Request { ticket, transfer, pages, envelope });
+        self.requests[usize::from(token)] = Some(Request { owner, ticket, transfer, pages, envelope });
         self.ring.note_added();
         self.ring.kick(&mut self.transport);
         Ok(())
     }
 
-    /// The next transfer that has ended. After `None`, and only then, the end of another raises an interrupt.
-    pub fn complete(&mut self) -> Option<Completion> {
+    fn complete(&mut self) -> Option<(u32, Completion)> {
         let token = self.ring.poll()?;
         // A descriptor that is not with the device: it is broken, and gets no more from us.
-        let Request { ticket, transfer, pages, mut envelope } = self.requests.get_mut(usize::from(token))?.take()?;
+        let Request { owner, ticket, transfer, pages, mut envelope } =
+            self.requests.get_mut(usize::from(token))?.take()?;
         let popped = with_buffers(transfer, &pages, &mut envelope, |inputs, outputs| {
             // SAFETY: the buffers that were added under this token, in the same order.
             unsafe { self.ring.queue.pop_used(token, inputs, outputs) }
@@ -139,16 +140,14 @@ impl DiskDriver {
         let status = unsafe { (&raw const envelope.status[0]).read_volatile() };
         self.envelopes.push(envelope);
         let result = if popped.is_ok() && status == 0 { Ok(()) } else { Err(DiskError::Io) };
-        Some(Completion { ticket, pages, result })
+        Some((owner, Completion { ticket, pages, result }))
     }
 
-    /// Whether there is something to do now. If not, an interrupt will say when there is.
-    pub fn has_work(&mut self) -> bool {
+    fn has_work(&mut self) -> bool {
         self.ring.poll().is_some()
     }
 
-    /// Tells the device that its interrupt was seen.
-    pub fn acknowledge(&mut self) {
+    fn acknowledge(&mut self) {
         self.transport.ack_interrupt();
     }
 }

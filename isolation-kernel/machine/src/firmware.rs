@@ -36,6 +36,9 @@ pub enum SleepControl {
     Pm1(u16),
 }
 
+// SAFETY: a device's register, which is mapped in all tables and never unmapped; a byte is written to it.
+unsafe impl Send for SleepControl {}
+
 /// What the tables say.
 pub struct Firmware {
     /// Interrupt controllers of the processors that can be used, this one's among them.

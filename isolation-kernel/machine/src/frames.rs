@@ -1,9 +1,10 @@
 //! Machine pages: taken, given back, read and written through the direct map.
 //!
-//! Three places hold free pages: the run that was last taken from the pool of the machine, the list of pages that
-//! were given back (linked through the pages themselves), and whole spaces' tables, which are given back in one
-//! step however many they are.
+//! Free pages are in the caches of the processors or in the pool that they share (`common`). A cache is a list of
+//! pages that were given back (linked through the pages themselves), a full batch beside it, and a run of pages that
+//! nobody has had. It goes to the pool once for each [`BATCH`] pages, not more often.
 
+use crate::common::{self, BATCH};
 use crate::layout::{DIRECT_LIMIT, PAGE, direct};
 use crate::memory_map::Range;
 use crate::{copy, ram};
@@ -11,21 +12,36 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use hal::{Mpn, PAGE_SIZE, Page};
 
-/// Pages that are taken from the pool at a time (1 MiB).
+/// Pages that are taken from what nobody has had at a time (1 MiB).
 const RUN_PAGES: u64 = 256;
 
-/// The end of the list: no page has this number.
-const NONE: u32 = u32::MAX;
+/// Most free pages that one processor keeps to itself.
+pub const CACHE_PAGES: u64 = 2 * BATCH + RUN_PAGES;
 
-/// The free pages of this core.
+/// The end of a list: no page has this number.
+pub const NONE: u32 = u32::MAX;
+
+/// Pages that are free, linked through their first words.
+#[derive(Clone, Copy)]
+pub struct Chain {
+    /// The first; [`NONE`] if there is none.
+    pub first: u32,
+    /// How many.
+    pub count: u64,
+}
+
+impl Chain {
+    /// Of no pages.
+    pub const EMPTY: Self = Self { first: NONE, count: 0 };
+}
+
+/// The free pages of a processor.
 pub struct Frames {
-    first_free: u32,
-    nr_free: u64,
+    /// What is taken from and given back to.
+    free: Chain,
+    /// A full batch, or nothing: so that a processor that takes and gives a few by turns never goes to the pool.
+    spare: Chain,
     run: Range,
-    retired: Vec<Vec<Page>>,
-    nr_retired: u64,
-    #[cfg(debug_assertions)]
-    in_use: Vec<u64>,
 }
 
 /// Where a page is in the direct map.
@@ -39,25 +55,17 @@ pub fn address(page: Mpn) -> *mut u8 {
 impl Frames {
     /// No free page but those in the machine's pool.
     pub const fn new() -> Self {
-        Self {
-            first_free: NONE,
-            nr_free: 0,
-            run: Range { start: 0, end: 0 },
-            retired: Vec::new(),
-            nr_retired: 0,
-            #[cfg(debug_assertions)]
-            in_use: Vec::new(),
-        }
+        Self { free: Chain::EMPTY, spare: Chain::EMPTY, run: Range { start: 0, end: 0 } }
     }
 
     /// Takes a page that holds anything.
     #[inline]
     fn take(&mut self) -> Option<Page> {
-        if self.first_free != NONE {
-            let page = Mpn(self.first_free);
+        if self.free.first != NONE {
+            let page = Mpn(self.free.first);
             // SAFETY: a page on the list belongs to the list, and its first word is the link.
-            self.first_free = unsafe { address(page).cast::<u32>().read() };
-            self.nr_free -= 1;
+            self.free.first = unsafe { address(page).cast::<u32>().read() };
+            self.free.count -= 1;
             return Some(Page::new(page));
         }
         self.take_slowly()
@@ -65,15 +73,17 @@ impl Frames {
 
     #[cold]
     fn take_slowly(&mut self) -> Option<Page> {
-        if let Some(pages) = self.retired.last_mut() {
-            let page = pages.pop();
-            if pages.is_empty() {
-                self.retired.pop();
-            }
-            if page.is_some() {
-                self.nr_retired -= 1;
-                return page;
-            }
+        self.free = core::mem::replace(&mut self.spare, Chain::EMPTY);
+        if self.free.first == NONE {
+            self.free = common::take_chain();
+        }
+        if self.free.first != NONE {
+            return self.take();
+        }
+        // What was used before what nobody has had: it may still be in the processor's caches, and in the emulator's.
+        self.free = common::take_retired();
+        if self.free.first != NONE {
+            return self.take();
         }
         if self.run.start == self.run.end {
             self.run = ram::take_for_guests(RUN_PAGES)?;
@@ -89,7 +99,7 @@ impl Frames {
         let page = self.take()?;
         // SAFETY: the page is nobody's but the caller's from here on.
         unsafe { copy::zero_page(address(page.mpn())) };
-        self.note_taken(page.mpn());
+        common::note_taken(page.mpn());
         Some(page)
     }
 
@@ -97,69 +107,54 @@ impl Frames {
     #[inline]
     pub fn release(&mut self, page: Page) {
         let page = page.mpn();
-        self.note_released(page);
+        common::note_released(page);
+        // Before it grows: a page that is taken and given by turns then never moves a batch.
+        if self.free.count == BATCH {
+            self.put_batch_away();
+        }
         // SAFETY: the token was the page's only owner, and is gone: the page belongs to the list now.
-        unsafe { address(page).cast::<u32>().write(self.first_free) };
-        self.first_free = page.0;
-        self.nr_free += 1;
+        unsafe { address(page).cast::<u32>().write(self.free.first) };
+        self.free.first = page.0;
+        self.free.count += 1;
+    }
+
+    #[cold]
+    fn put_batch_away(&mut self) {
+        let full = core::mem::replace(&mut self.free, Chain::EMPTY);
+        let before = core::mem::replace(&mut self.spare, full);
+        if before.first != NONE {
+            common::give_chain(before);
+        }
     }
 
     /// Lets a page go for good: it is in no list afterwards.
     pub fn give_away(&mut self, page: Page) -> Mpn {
         let page = page.mpn();
-        self.note_released(page);
+        common::note_released(page);
         page
     }
 
     /// Gives many pages back in one step.
-    pub fn retire(&mut self, mut pages: Vec<Page>) {
-        if pages.len() <= 8 || self.retired.try_reserve(1).is_err() {
-            for page in pages.drain(..) {
-                self.release(page);
-            }
-            return;
+    pub fn retire(&mut self, pages: Vec<Page>) {
+        let mut pages = if pages.len() <= 8 {
+            pages
+        } else {
+            let Err(pages) = common::retire(pages) else { return };
+            pages
+        };
+        for page in pages.drain(..) {
+            self.release(page);
         }
-        for page in &pages {
-            self.note_released(page.mpn());
-        }
-        self.nr_retired += pages.len() as u64;
-        self.retired.push(pages);
     }
 
-    /// Free pages, here and in the machine's pool.
+    /// Free pages, here and in the machine's pool. What other processors keep is not among them.
     pub fn free_pages(&self) -> u64 {
-        self.nr_free + self.nr_retired + self.run.pages() + ram::remaining_pages()
+        self.kept_here() + common::free_pages() + ram::remaining_pages()
     }
 
-    #[cfg(debug_assertions)]
-    fn mark(&mut self, page: Mpn, is_taken: bool) {
-        let (word, bit) = (page.0 as usize / 64, page.0 % 64);
-        if self.in_use.len() <= word {
-            self.in_use.resize(word + 1, 0);
-        }
-        let was_taken = self.in_use[word] >> bit & 1 == 1;
-        assert_ne!(
-            was_taken,
-            is_taken,
-            "page {:#x} is {}",
-            page.0,
-            if is_taken { "given out twice" } else { "released twice" }
-        );
-        self.in_use[word] ^= 1 << bit;
-    }
-
-    #[inline(always)]
-    fn note_taken(&mut self, page: Mpn) {
-        #[cfg(debug_assertions)]
-        self.mark(page, true);
-        let _ = page;
-    }
-
-    #[inline(always)]
-    fn note_released(&mut self, page: Mpn) {
-        #[cfg(debug_assertions)]
-        self.mark(page, false);
-        let _ = page;
+    /// Free pages that only this processor can take: [`CACHE_PAGES`] at most.
+    pub const fn kept_here(&self) -> u64 {
+        self.free.count + self.spare.count + (self.run.end - self.run.start) / PAGE
     }
 }
 

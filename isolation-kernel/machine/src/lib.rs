@@ -1,22 +1,25 @@
 //! The x86-64 machine: the one implementation of `hal` on real hardware, and the one place of the kernel with
 //! `unsafe` and knowledge of the processor.
 //!
-//! [`Machine`] implements all traits of `hal`. It is made once, by [`Machine::start`], from what the loader said
-//! ([`BootInfo`]), which the binary gets through [`entry!`].
+//! [`Machine`] implements all traits of `hal` for one processor. The first one's is made by [`Machine::start`] from
+//! what the loader said ([`BootInfo`]), which the binary gets through [`entry!`]; the others' by
+//! [`Machine::start_core`].
 //!
 //! | module | what |
 //! |---|---|
 //! | `boot`, `entry.s` | from the loader to the first Rust code |
 //! | `layout` | addresses of the kernel's half |
-//! | `memory_map`, `ram`, `frames` | memory: the map, the pool and the heap, owned pages |
+//! | `memory_map`, `ram`, `common`, `frames` | memory: the map, the pools of all processors, the free pages of one |
 //! | `paging`, `entry_bits`, `space` | page tables: the kernel's own, and spaces |
 //! | `cpu`, `per_cpu` | features; what each processor has of its own |
-//! | `smp`, `trampoline.s` | the processors but the first |
+//! | `smp`, `trampoline.s` | the processors but the first: started, woken, stopped |
+//! | `cores` | a machine for each of them |
 //! | `trap`, `guest` | into the kernel, and into a guest |
 //! | `machine`, `processor` | the whole as one value; its traits |
 //! | `time`, `scale`, `apic`, `alarm` | clock, alarm, interrupt controllers |
 //! | `firmware` | ACPI |
 //! | `virtio`, `net`, `disk`, `pool` | devices |
+//! | `parts` | one disk for many cores |
 //! | `serial`, `bytes`, `panic` | the serial line, and the last thing said on it |
 //!
 //! Invariants: the kernel runs with interrupts off, but for the one instruction in which it halts, so nothing here
@@ -39,7 +42,6 @@
 #[cfg(test)]
 extern crate std;
 
-#[cfg(target_os = "none")]
 extern crate alloc;
 
 /// Bytes in a page.
@@ -50,6 +52,7 @@ mod alarm;
 mod bytes;
 mod entry_bits;
 mod memory_map;
+mod parts;
 mod scale;
 
 #[cfg(target_os = "none")]
@@ -57,7 +60,11 @@ mod apic;
 #[cfg(target_os = "none")]
 mod boot;
 #[cfg(target_os = "none")]
+mod common;
+#[cfg(target_os = "none")]
 mod copy;
+#[cfg(target_os = "none")]
+mod cores;
 #[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
@@ -110,8 +117,8 @@ pub use crate::{
         claimed_bytes as heap_claimed_bytes, is_in_window as is_in_heap_window, room as heap_room,
         used_bytes as heap_bytes,
     },
-    machine::{Config, Machine, StartError},
-    panic::{die, refuse},
+    machine::{Config, Machine, StartError, StartFault},
+    panic::{die, halt_for_ever, refuse},
     serial::{print, start as start_serial},
     smp::Job,
     space::{Space, rights_at},

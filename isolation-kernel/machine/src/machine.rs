@@ -3,18 +3,22 @@
 use crate::alarm::Alarm;
 use crate::apic::{Apic, IoApic, Line, silence_legacy};
 use crate::boot::BootInfo;
+use crate::cores::frame_bytes;
 use crate::cpu::{Features, Missing};
 use crate::disk::DiskDriver;
 use crate::firmware::{Firmware, SleepControl};
 use crate::frames::Frames;
 use crate::net::Net;
+use crate::parts::{DiskAccess, Part, SharedDisk};
 use crate::pool::FramePool;
 use crate::space::KernelHalf;
 use crate::time::{self, Measured};
-use crate::{PAGE, paging, ram, smp, virtio};
+use crate::{paging, ram, smp, virtio};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use hal::NoMemory;
+use spin::Mutex;
 use virtio_drivers::transport::{DeviceType, SomeTransport, Transport};
 
 /// What the kernel decides about the machine.
@@ -24,7 +28,23 @@ pub struct Config {
     pub exit_value: fn(u8) -> u8,
     /// Whether the branch predictors forget one VM before another runs, if the processor can do that.
     pub predictor_barrier: bool,
+    /// Most processors that are used.
+    pub most_cpus: u32,
+    /// What goes wrong on purpose when the others are started.
+    pub start_fault: Option<StartFault>,
 }
+
+/// What can go wrong when the other processors are started, to show that the machine goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFault {
+    /// The firmware names a processor that is not there.
+    MissingProcessor,
+    /// There is no page below 1 MiB for them to start in.
+    NoLowPage,
+}
+
+/// A number that no processor of an emulated machine has.
+const MISSING_PROCESSOR: u32 = 254;
 
 /// Why there is no machine to run on.
 #[derive(Debug)]
@@ -59,8 +79,10 @@ impl fmt::Display for StartError {
     }
 }
 
-/// The machine, with one processor for now.
+/// The machine as one of its processors has it: see `cores` for what is its own.
 pub struct Machine {
+    pub(crate) core: u32,
+    pub(crate) nr_cores: u32,
     pub(crate) config: Config,
     pub(crate) features: Features,
     pub(crate) frames: Frames,
@@ -69,20 +91,20 @@ pub struct Machine {
     pub(crate) apic: Apic,
     pub(crate) clock: Measured,
     pub(crate) alarm: Alarm,
-    pub(crate) epoch_ns: u64,
     pub(crate) seen_nmis: u64,
     pub(crate) has_barrier: bool,
     pub(crate) pool: FramePool,
     pub(crate) net: Option<Net>,
-    pub(crate) disk: Option<DiskDriver>,
-    sleep: Option<SleepControl>,
-    nr_cpus: u32,
-    bundle: Option<&'static [u8]>,
-    command_line: &'static str,
+    pub(crate) disk: DiskAccess<DiskDriver>,
+    /// The parts of the disk of cores that have not been started; of core 1 first.
+    pub(crate) parts: Vec<Option<Part>>,
+    pub(crate) nr_cpus: u32,
+    pub(crate) bundle: Option<&'static [u8]>,
+    pub(crate) command_line: &'static str,
 }
 
-/// Memory that frame buffers may take on the smallest machine.
-const MIN_FRAME_BYTES: u64 = 2 << 20;
+/// How the machine is switched off, by whichever processor.
+static SLEEP_CONTROL: Mutex<Option<SleepControl>> = Mutex::new(None);
 
 /// The first line that is a device's own, and not one of the old PC's.
 const FIRST_DEVICE_LINE: u32 = 16;
@@ -111,7 +133,7 @@ impl Machine {
             features.enable();
         }
         silence_legacy();
-        let firmware = Firmware::read(boot.rsdp).map_err(StartError::Firmware)?;
+        let mut firmware = Firmware::read(boot.rsdp).map_err(StartError::Firmware)?;
         let apic = Apic::start(&features)?;
         let mut frames = Frames::new();
         let scratch = frames.allocate().ok_or(StartError::NoMemory)?;
@@ -119,7 +141,18 @@ impl Machine {
         frames.release(scratch);
         let clock = clock.ok_or(StartError::NoClock)?;
         let epoch_ns = time::wall_clock().map_or(0, |s| (s * 1_000_000_000).saturating_sub(time::uptime_ns()));
+        time::set_epoch_ns(epoch_ns);
+        *SLEEP_CONTROL.lock() = firmware.sleep;
+        if config.start_fault == Some(StartFault::MissingProcessor) {
+            // The first of all, so that its place is another's afterwards.
+            firmware.cpus.insert(0, MISSING_PROCESSOR);
+        }
+        let start_page = boot.start_page.filter(|_| config.start_fault != Some(StartFault::NoLowPage));
+        smp::start(&apic, &features, &firmware.cpus, config.most_cpus, start_page);
+        let nr_cores = smp::nr_running();
         let mut machine = Self {
+            core: 0,
+            nr_cores,
             config,
             features,
             frames,
@@ -129,13 +162,12 @@ impl Machine {
             alarm: Alarm::new(clock.timer_hz),
             apic,
             clock,
-            epoch_ns,
             seen_nmis: 0,
             has_barrier: features.ibpb && config.predictor_barrier,
-            pool: FramePool::new((ram::total_pages() * PAGE / 64).max(MIN_FRAME_BYTES)),
+            pool: FramePool::new(frame_bytes(0, nr_cores), 0),
             net: None,
-            disk: None,
-            sleep: firmware.sleep,
+            disk: DiskAccess::None,
+            parts: Vec::new(),
             nr_cpus: firmware.cpus.len().max(1) as u32 + firmware.nr_left_out,
             bundle: boot.bundle(),
             command_line: boot.command_line(),
@@ -148,7 +180,6 @@ impl Machine {
         if firmware.nr_left_out > 0 {
             log::warn!("{} processor(s) have numbers above 254 and are left out", firmware.nr_left_out);
         }
-        smp::start(&machine.apic, &machine.features, &firmware.cpus, boot.start_page);
         machine.kernel_half = KernelHalf::read().ok_or(StartError::TooLarge)?;
         Ok(machine)
     }
@@ -160,8 +191,12 @@ impl Machine {
                 DeviceType::Network if self.net.is_none() => {
                     Net::new(transport, &mut self.pool).map(|net| self.net = Some(net))
                 }
-                DeviceType::Block if self.disk.is_none() => {
-                    DiskDriver::new(transport).map(|disk| self.disk = Some(disk))
+                DeviceType::Block if matches!(self.disk, DiskAccess::None) => {
+                    DiskDriver::new(transport).map(|driver| {
+                        let (disk, parts) = SharedDisk::new(driver, self.nr_cores);
+                        self.disk = DiskAccess::Whole(Box::new(disk));
+                        self.parts = parts.into_iter().map(Some).collect();
+                    })
                 }
                 _ => {
                     log::info!("virtio device of kind {kind:?} is not used");
@@ -200,7 +235,7 @@ impl Machine {
         self.command_line
     }
 
-    /// Processors that run. Guests only run on the first for now.
+    /// Processors that run: each is a core.
     #[must_use]
     pub fn nr_running(&self) -> u32 {
         smp::nr_running()
@@ -224,7 +259,7 @@ impl Machine {
         (self.clock.tsc_hz, self.clock.source)
     }
 
-    /// Whether there is a network card.
+    /// Whether this core has a network card.
     #[must_use]
     pub const fn has_network(&self) -> bool {
         self.net.is_some()
@@ -239,18 +274,18 @@ impl Machine {
     /// Says what UTC it is now, in nanoseconds since 1970, for a machine without a real-time clock or by somebody
     /// who knows better.
     pub fn set_utc_ns(&mut self, utc_ns: u64) {
-        self.epoch_ns = utc_ns.saturating_sub(time::uptime_ns());
+        time::set_epoch_ns(utc_ns.saturating_sub(time::uptime_ns()));
     }
 
     /// Switches the machine off by ACPI.
-    pub(crate) fn sleep(&self) {
+    pub(crate) fn sleep() {
         use x86_64::instructions::port::Port;
         // Sleep type 5 ("soft off") with the enable bit, as QEMU's tables have it; the older register's type for
         // it is 0 there.
         const SLEEP: u8 = 5 << 2 | 1 << 5;
         // SAFETY: the registers are where the firmware says.
         unsafe {
-            match self.sleep {
+            match *SLEEP_CONTROL.lock() {
                 Some(SleepControl::Memory(at)) => at.write_volatile(SLEEP),
                 Some(SleepControl::Port(port)) => Port::new(port).write(SLEEP),
                 Some(SleepControl::Pm1(port)) => Port::<u16>::new(port).write(1 << 13),

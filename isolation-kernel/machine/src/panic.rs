@@ -1,10 +1,10 @@
 //! The end of the kernel by its own defect: a report, and the machine ends.
 
 use crate::layout::symbol;
-use crate::{heap, per_cpu, serial, time};
+use crate::{heap, per_cpu, serial, smp, time};
 use core::fmt;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use x86_64::instructions::port::Port;
 use x86_64::registers::control::{Cr2, Cr3};
 
@@ -14,7 +14,28 @@ const DEBUG_EXIT: u16 = 0xf4;
 /// Most return addresses in a report.
 const MAX_BACKTRACE: usize = 32;
 
-static IS_PANICKING: AtomicBool = AtomicBool::new(false);
+/// The processor that panics, plus one; 0 if none does.
+static PANICKING: AtomicU32 = AtomicU32::new(0);
+
+/// Not 0 once the machine is ending: a non-maskable interrupt then stops the processor that it comes to.
+pub static IS_ENDING: AtomicU32 = AtomicU32::new(0);
+
+/// Processors that have stopped because of it.
+pub static NR_STOPPED: AtomicU32 = AtomicU32::new(0);
+
+/// How long the others have for that. None needs it, but one that is broken.
+const STOP_NS: u64 = 50_000_000;
+
+/// Stops all other processors, wherever they are, for ever.
+pub fn stop_others() {
+    // Before the interrupts: sending one is ordered after it.
+    IS_ENDING.store(1, Ordering::SeqCst);
+    let nr_told = smp::interrupt_others();
+    let start = time::uptime_ns();
+    while NR_STOPPED.load(Ordering::Acquire) < nr_told && time::uptime_ns().saturating_sub(start) < STOP_NS {
+        core::hint::spin_loop();
+    }
+}
 
 /// Ends the emulator through its debug-exit device. Returns if there is none.
 pub fn debug_exit(value: u8) {
@@ -53,17 +74,28 @@ macro_rules! report {
 /// machine with that value of the debug-exit device.
 pub fn die(info: &PanicInfo<'_>, exit_value: u8) -> ! {
     x86_64::instructions::interrupts::disable();
-    if IS_PANICKING.swap(true, Ordering::Relaxed) {
-        // A defect in the report itself: end at once.
-        debug_exit(exit_value);
-        halt_for_ever();
+    let number = per_cpu::number();
+    match PANICKING.compare_exchange(0, number + 1, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {}
+        Err(who) if who == number + 1 => {
+            // A defect in the report itself: end at once.
+            debug_exit(exit_value);
+            halt_for_ever();
+        }
+        // Another was first, and its report is the one that counts.
+        Err(_) => {
+            NR_STOPPED.fetch_add(1, Ordering::AcqRel);
+            halt_for_ever();
+        }
     }
-    // SAFETY: whoever printed when this began is what is dying.
+    stop_others();
+    // SAFETY: whoever printed when this began is what is dying, or has been stopped.
     unsafe { serial::seize() };
     match info.location() {
         Some(at) => report!("panic: {} ({}:{})", info.message(), at.file(), at.line()),
         None => report!("panic: {}", info.message()),
     }
+    report!("  on processor {number} of {}", smp::nr_running());
     let mut trace = Backtrace { addresses: [0; MAX_BACKTRACE], count: 0 };
     // SAFETY: set only by this processor, to a frame on a stack that is still there.
     let frame = unsafe { (*per_cpu::this()).fatal.as_ref() };
@@ -108,12 +140,13 @@ impl Backtrace {
     fn follow(&mut self, mut frame: u64) {
         let stacks = symbol::stacks_start()..symbol::data_end() - 16;
         let mut last = 0;
-        while stacks.contains(&frame) && frame.is_multiple_of(8) && frame > last && self.count < MAX_BACKTRACE {
-            if crate::layout::guard_pages().contains(&(frame / crate::PAGE * crate::PAGE)) {
+        let is_stack = |at: u64| stacks.contains(&at) || smp::is_stack(at);
+        while is_stack(frame) && frame.is_multiple_of(8) && frame > last && self.count < MAX_BACKTRACE {
+            if crate::layout::guard_pages().contains(&(frame / crate::PAGE * crate::PAGE)) || smp::is_guard(frame) {
                 return;
             }
             // SAFETY: on one of the stacks, which are mapped but for the pages just excluded; a frame that lies
-            // at the very end of a stack reads at most 8 bytes of the page above it.
+            // at the very end of a stack reads at most 8 bytes of the page above it, so it must not be the last.
             let (next, address) = unsafe { (*(frame as *const u64), *(frame as *const u64).add(1)) };
             if !(symbol::text_start()..symbol::text_end()).contains(&address) {
                 return;

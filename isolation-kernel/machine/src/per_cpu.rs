@@ -44,6 +44,8 @@ pub struct Cpu {
     pub pending: u64,
     /// Non-maskable interrupts there were.
     pub nmis: u64,
+    /// Number of this processor, 0 for the first.
+    pub number: u32,
     /// Registers of the exception the kernel is dying of.
     pub fatal: *const crate::trap::TrapFrame,
     this: *mut Self,
@@ -62,8 +64,9 @@ pub struct StackTops {
 
 impl Cpu {
     /// With nothing in it that depends on where it is.
-    pub const fn new() -> Self {
+    pub const fn new(number: u32) -> Self {
         Self {
+            number,
             kernel_stack: 0,
             registers_end: 0,
             scratch: 0,
@@ -91,7 +94,7 @@ struct BootCpu(UnsafeCell<Cpu>);
 // SAFETY: only the processor it belongs to touches it, through GS or through the functions here.
 unsafe impl Sync for BootCpu {}
 
-static BOOT_CPU: BootCpu = BootCpu(UnsafeCell::new(Cpu::new()));
+static BOOT_CPU: BootCpu = BootCpu(UnsafeCell::new(Cpu::new(0)));
 
 /// Loads GS base, segments and task state of the first processor.
 ///
@@ -171,4 +174,10 @@ pub fn take_pending() -> u64 {
 pub fn nmis() -> u64 {
     // SAFETY: this processor's own; an aligned word is read whole.
     unsafe { (&raw const (*this()).nmis).read_volatile() }
+}
+
+/// The number of the processor that runs this, 0 for the first.
+pub fn number() -> u32 {
+    // SAFETY: this processor's own; the field never changes.
+    unsafe { (*this()).number }
 }

@@ -9,14 +9,18 @@ use hal::{FRAME_CAPACITY, Frame};
 /// The buffers that are free, and how many there may be.
 pub struct FramePool {
     free: Vec<Frame>,
+    /// Other cores' buffers, on their way home.
+    foreign: Vec<Frame>,
     nr_made: usize,
     limit: usize,
+    home: u32,
 }
 
 impl FramePool {
-    /// A pool that may take that many bytes of the kernel's heap.
-    pub const fn new(bytes: u64) -> Self {
-        Self { free: Vec::new(), nr_made: 0, limit: (bytes / FRAME_CAPACITY as u64) as usize }
+    /// The pool of a core, that may take that many bytes of the kernel's heap.
+    pub const fn new(bytes: u64, home: u32) -> Self {
+        let limit = (bytes / FRAME_CAPACITY as u64) as usize;
+        Self { free: Vec::new(), foreign: Vec::new(), nr_made: 0, limit, home }
     }
 
     /// Most buffers there can be.
@@ -40,14 +44,20 @@ impl FramePool {
         }
         // So that giving the frame back never allocates.
         self.free.try_reserve(self.nr_made + 1).ok()?;
-        let frame = Frame::new(new_buffer()?, 0);
+        let frame = Frame::new(new_buffer()?, self.home);
         self.nr_made += 1;
         Some(frame)
     }
 
     /// Gives a frame back.
     pub fn give(&mut self, frame: Frame) {
-        self.free.push(frame);
+        let list = if frame.home() == self.home { &mut self.free } else { &mut self.foreign };
+        list.push(frame);
+    }
+
+    /// A buffer that was given back here and is another core's: the card sent it.
+    pub fn take_foreign(&mut self) -> Option<Frame> {
+        self.foreign.pop()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The traits of `hal` for running guests, time and devices.
 
 use crate::cpu::random_word;
+use crate::parts::DiskAccess;
 use crate::scale::to_ns;
 use crate::space::Space;
-use crate::trap::{DEVICE_VECTOR, EDGE_VECTOR, SYSCALL, TIMER_VECTOR, name_of};
-use crate::{Machine, guest, panic, per_cpu, serial, time};
+use crate::trap::{DEVICE_VECTOR, EDGE_VECTOR, SYSCALL, TIMER_VECTOR, WAKE_VECTOR, name_of};
+use crate::{Machine, guest, panic, per_cpu, serial, smp, time};
 use core::arch::asm;
 use core::fmt;
 use hal::{
@@ -50,12 +51,17 @@ impl Machine {
             if let Some(net) = &mut self.net {
                 net.acknowledge();
             }
-            if let Some(disk) = &mut self.disk {
+            if let DiskAccess::Whole(disk) = &mut self.disk {
                 disk.acknowledge();
             }
             // On whichever vector: firmware may say that its line has a level too.
             serial::receive();
             self.apic.end_interrupt();
+            self.serve_parts();
+        } else if vector == u64::from(WAKE_VECTOR) {
+            smp::note_woken(self.core);
+            self.apic.end_interrupt();
+            self.serve_parts();
         }
         // Any other went away before it was delivered, and wants no end.
         let nmis = per_cpu::nmis();
@@ -65,11 +71,26 @@ impl Machine {
         }
     }
 
+    /// Sees to the disk for the other cores, which must not wait until this one has a use for it.
+    fn serve_parts(&mut self) {
+        let apic = &self.apic;
+        if let DiskAccess::Whole(disk) = &mut self.disk
+            && disk.is_shared()
+        {
+            disk.serve(|core| smp::wake(apic, core));
+        }
+    }
+
     fn has_work(&mut self) -> bool {
         let pool = &mut self.pool;
+        let apic = &self.apic;
         self.net.as_mut().is_some_and(|net| net.has_work(pool))
-            || self.disk.as_mut().is_some_and(|disk| disk.has_work())
-            || !serial::is_empty()
+            || match &mut self.disk {
+                DiskAccess::None => false,
+                DiskAccess::Whole(disk) => disk.has_work(|core| smp::wake(apic, core)),
+                DiskAccess::Part(part) => part.has_work(),
+            }
+            || (self.core == 0 && !serial::is_empty())
     }
 }
 
@@ -109,7 +130,7 @@ impl Processor for Machine {
     }
 
     fn clock(&self) -> Clock {
-        Clock { base_tsc: self.clock.base, base_ns: 0, scale: self.clock.scale, epoch_ns: self.epoch_ns }
+        Clock { base_tsc: self.clock.base, base_ns: 0, scale: self.clock.scale, epoch_ns: time::epoch_ns() }
     }
 
     #[inline]
@@ -123,7 +144,8 @@ impl Processor for Machine {
 
     fn halt(&mut self) {
         // The queues' interrupts are on once they were found empty, so what arrives after this look ends the halt:
-        // an interrupt is only taken from the instruction after `sti` on.
+        // an interrupt is only taken from the instruction after `sti` on. So it is with the wake-ups of other cores,
+        // each of which is an interrupt that waits, or that ended something after which its reason was looked for.
         if self.has_work() || self.alarm.take_due(self.now()) {
             return;
         }
@@ -149,22 +171,24 @@ impl Processor for Machine {
 
     fn power_off(&mut self, status: u8) {
         panic::debug_exit((self.config.exit_value)(status));
-        self.sleep();
+        Self::sleep();
+        // Neither is there: at least nobody goes on.
+        panic::stop_others();
         panic::halt_for_ever();
     }
 }
 
 impl Cores for Machine {
     fn core(&self) -> u32 {
-        0
+        self.core
     }
 
     fn nr_cores(&self) -> u32 {
-        1
+        self.nr_cores
     }
 
     fn wake(&mut self, core: u32) {
-        self.interrupt(core);
+        smp::wake(&self.apic, core);
     }
 }
 
@@ -205,22 +229,40 @@ impl Ethernet for Machine {
             net.flush(&mut self.pool);
         }
     }
+
+    fn sent_frame(&mut self) -> Option<Frame> {
+        self.pool.take_foreign()
+    }
 }
 
 impl Disk for Machine {
     fn nr_blocks(&self) -> u64 {
-        self.disk.as_ref().map_or(0, |disk| disk.nr_blocks())
+        match &self.disk {
+            DiskAccess::None => 0,
+            DiskAccess::Whole(disk) => disk.nr_blocks(),
+            DiskAccess::Part(part) => part.nr_blocks(),
+        }
     }
 
     fn submit(&mut self, ticket: u64, request: DiskRequest) -> Result<(), (DiskError, DiskRequest)> {
         match &mut self.disk {
-            Some(disk) => disk.submit(ticket, request),
-            None => Err((DiskError::NoDisk, request)),
+            DiskAccess::None => Err((DiskError::NoDisk, request)),
+            DiskAccess::Whole(disk) => disk.submit(ticket, request),
+            DiskAccess::Part(part) => {
+                part.submit(ticket, request)?;
+                smp::wake(&self.apic, 0);
+                Ok(())
+            }
         }
     }
 
     fn complete(&mut self) -> Option<Completion> {
-        self.disk.as_mut()?.complete()
+        let apic = &self.apic;
+        match &mut self.disk {
+            DiskAccess::None => None,
+            DiskAccess::Whole(disk) => disk.complete(|core| smp::wake(apic, core)),
+            DiskAccess::Part(part) => part.complete(),
+        }
     }
 }
 
@@ -230,6 +272,7 @@ impl Serial for Machine {
     }
 
     fn read_byte(&mut self) -> Option<u8> {
-        serial::read_byte()
+        // What is typed is for core 0, which has the line's interrupt.
+        if self.core == 0 { serial::read_byte() } else { None }
     }
 }

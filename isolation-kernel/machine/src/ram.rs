@@ -29,14 +29,23 @@ pub fn total_pages() -> u64 {
 
 /// Pages that guests may still have: those nobody has taken, without what is kept for the heap.
 pub fn remaining_pages() -> u64 {
-    remaining() - kept_pages()
+    for_guests(remaining())
 }
 
 /// Pages of these that only the heap can take.
 pub fn kept_pages() -> u64 {
-    (total_pages() / HEAP_PART).saturating_sub(HEAP_PAGES.load(Ordering::Relaxed)).min(remaining())
+    let remaining = remaining();
+    remaining - for_guests(remaining)
 }
 
+/// Of so many pages that nobody has taken, those that guests may have. The number is an argument because another
+/// processor may take pages between two looks at it.
+fn for_guests(remaining: u64) -> u64 {
+    let kept = (total_pages() / HEAP_PART).saturating_sub(HEAP_PAGES.load(Ordering::Relaxed));
+    remaining.saturating_sub(kept)
+}
+
+/// Counts what was taken. The pool's lock is held meanwhile (a temporary lives to the end of its statement).
 fn note(range: Option<Range>) -> Option<Range> {
     if let Some(range) = range {
         REMAINING.fetch_sub(range.pages(), Ordering::Relaxed);
@@ -46,9 +55,11 @@ fn note(range: Option<Range>) -> Option<Range> {
 
 /// Takes up to so many contiguous pages for guests. They hold anything.
 pub fn take_for_guests(pages: u64) -> Option<Range> {
+    // Under the lock, which all who take hold: two processors must not both take the last that is not kept.
+    let mut pool = POOL.lock();
     match remaining_pages().min(pages) {
         0 => None,
-        pages => take_low(pages),
+        pages => note(pool.take_low(pages)),
     }
 }
 
@@ -64,7 +75,8 @@ pub fn take_high(pages: u64) -> Option<Range> {
 
 /// Takes that many contiguous pages for the kernel's heap. They hold anything.
 pub fn take_for_heap(pages: u64) -> Option<Range> {
-    let range = take_high(pages)?;
+    let mut pool = POOL.lock();
+    let range = note(pool.take_high(pages))?;
     HEAP_PAGES.fetch_add(range.pages(), Ordering::Relaxed);
     Some(range)
 }

@@ -24,7 +24,9 @@ impl Space {
     }
 }
 
-/// The entries of the kernel's half, to be copied into each space. They never change once the machine is set up.
+/// The entries of the kernel's half, to be copied into each space: the same on all cores. They never change once the
+/// machine is set up.
+#[derive(Clone)]
 pub struct KernelHalf {
     slots: [(u16, u64); 8],
     count: usize,

@@ -20,6 +20,30 @@ pub fn counter() -> u64 {
     unsafe { _rdtsc() }
 }
 
+/// The time-stamp counter, read after all that comes before in the program, and before all that comes after.
+pub fn ordered_counter() -> u64 {
+    // SAFETY: fences touch nothing.
+    unsafe {
+        core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
+        let now = _rdtsc();
+        core::arch::asm!("lfence", options(nostack, preserves_flags));
+        now
+    }
+}
+
+/// UTC at machine time 0, in nanoseconds since 1970: one for all cores.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+/// UTC at machine time 0, in nanoseconds since 1970.
+pub fn epoch_ns() -> u64 {
+    EPOCH.load(Ordering::Relaxed)
+}
+
+/// Says so.
+pub fn set_epoch_ns(ns: u64) {
+    EPOCH.store(ns, Ordering::Relaxed);
+}
+
 /// Nanoseconds since boot; 0 until the clock has been measured.
 pub fn uptime_ns() -> u64 {
     to_ns(counter().wrapping_sub(BASE.load(Ordering::Relaxed)), SCALE.load(Ordering::Relaxed))

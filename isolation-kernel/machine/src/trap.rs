@@ -41,6 +41,8 @@ global_asm!(
     kernel_stack = const offset_of!(Cpu, kernel_stack),
     pending = const offset_of!(Cpu, pending),
     nmis = const offset_of!(Cpu, nmis),
+    is_ending = sym crate::panic::IS_ENDING,
+    nr_stopped = sym crate::panic::NR_STOPPED,
     registers_size = const size_of::<Registers>(),
     syscall = const SYSCALL,
 );

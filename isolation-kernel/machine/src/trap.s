@@ -125,10 +125,13 @@ trap_fatal:
     call firn_fatal_trap
     ud2
 
-# A non-maskable interrupt, on its own stack: counted, and back to whatever it was.
+# A non-maskable interrupt, on its own stack: counted, and back to whatever it was. When the machine is ending it is
+# the way to stop a processor, wherever it is.
 .balign 16
 .global nmi_entry
 nmi_entry:
+    cmp dword ptr [rip + {is_ending}], 0
+    jne 3f
     push rax
     push rcx
     push rdx
@@ -145,3 +148,7 @@ nmi_entry:
     pop rcx
     pop rax
     iretq
+3:  lock inc dword ptr [rip + {nr_stopped}]
+4:  cli
+    hlt
+    jmp 4b

@@ -38,6 +38,27 @@ impl Bucket {
         }
     }
 
+    /// When there will be `wanted` tokens, if none are taken until then: `now` if there are, never if it cannot hold
+    /// so many.
+    pub fn ready_at(&mut self, wanted: u32, now: Nanos) -> Nanos {
+        self.fill(now);
+        let missing = u128::from(wanted.saturating_sub(self.tokens));
+        if missing == 0 {
+            return now;
+        }
+        if wanted > self.rate.burst || self.rate.per_second == 0 {
+            return Nanos::NEVER;
+        }
+        let ns = (missing * 1_000_000_000).div_ceil(u128::from(self.rate.per_second));
+        self.filled_at.after(u64::try_from(ns).unwrap_or(u64::MAX))
+    }
+
+    /// Whether it holds as many tokens as it can.
+    pub fn is_full(&mut self, now: Nanos) -> bool {
+        self.fill(now);
+        self.tokens == self.rate.burst
+    }
+
     fn fill(&mut self, now: Nanos) {
         const SECOND: u128 = 1_000_000_000;
         let elapsed = u128::from(now.since(self.filled_at));
@@ -73,6 +94,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn is_ready_when_it_says_and_not_before(
+            per_second in 1u32..1_000_000,
+            burst in 1u32..100_000,
+            start in 0u64..1 << 50,
+            pause in 0u64..10_000_000_000,
+            share in 0u32..=100,
+        ) {
+            let wanted = burst.div_ceil(100) * share / 100;
+            let mut bucket = Bucket::new(Rate { per_second, burst }, Nanos(start));
+            prop_assert!(bucket.take(burst, Nanos(start)));
+            let now = Nanos(start + pause);
+            let at = bucket.ready_at(wanted, now);
+            prop_assert!(at >= now);
+            if at > now {
+                prop_assert!(!bucket.take(wanted, Nanos(at.0 - 1)));
+            }
+            prop_assert!(bucket.take(wanted, at));
+        }
+
         #[test]
         fn never_exceeds_burst_plus_rate(
             per_second in 1u32..1_000_000,

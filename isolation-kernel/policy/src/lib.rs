@@ -8,6 +8,8 @@
 //! | [`reclaim`] | whose pages go when memory runs short, and who may still take some |
 //! | [`extents`] | which blocks of the swap disk what is swapped out gets |
 //! | [`packet_share`] | how many frames may wait for a VM |
+//! | [`deficit`] | who sends next when the wire is short |
+//! | [`pace`] | how fast a VM may send |
 //! | [`bucket`] | how much of something a VM may use at a time |
 //! | [`wheel`] | when a sleeping VM is due |
 #![no_std]
@@ -21,8 +23,10 @@ extern crate alloc;
 extern crate std;
 
 pub mod bucket;
+pub mod deficit;
 pub mod extents;
 pub mod gatekeeper;
+pub mod pace;
 pub mod packet_share;
 pub mod reclaim;
 pub mod scheduler;

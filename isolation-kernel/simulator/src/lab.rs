@@ -13,7 +13,7 @@ use virtual_isa::exception::Report;
 use virtual_isa::gate::{Answer, Event, GateError, MachineStatus, Operation, Tier, VmState, VmStatus};
 use virtual_isa::instruction::{Instruction, NO_DEADLINE};
 use virtual_isa::network::Network;
-use vm::Core;
+use vm::{Core, seats};
 
 /// What a machine is to have.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub struct LabPlan {
     memory_pages: u32,
     minimum_pages: u32,
     images: u32,
+    cores: u32,
+    seed: u64,
     prologue: Option<Prologue>,
 }
 
@@ -39,6 +41,8 @@ impl LabPlan {
             memory_pages: 1024,
             minimum_pages: 0,
             images: 1,
+            cores: cores_wanted(),
+            seed: 0,
             prologue: Some(Rc::new(RefCell::new(|_: &mut Cpu<'_>| Ok(Op::call(Instruction::Ready, &[]))))),
         }
     }
@@ -73,6 +77,12 @@ impl LabPlan {
         Self { images, ..self }
     }
 
+    /// With so many cores, whose turns are interleaved by a seed.
+    #[must_use]
+    pub fn cores(self, cores: u32, seed: u64) -> Self {
+        Self { cores, seed, ..self }
+    }
+
     /// With these steps before the programs begin. The last of them calls `ready()`; none may call anything else.
     #[must_use]
     pub fn template(self, steps: impl FnMut(&mut Cpu<'_>) -> Result<Op, Fault> + 'static) -> Self {
@@ -99,13 +109,21 @@ impl LabPlan {
             NOBODY => Box::new(|_: &mut Cpu<'_>| Ok(Op::call(Instruction::Idle, &[NO_DEADLINE]))),
             vm => programs(vm),
         };
-        let (mut machine, outside) = Machine::with_disk(self.pages, self.disk_blocks, Box::new(loader));
+        let (mut machines, outside) = Machine::with_cores(self.cores, self.pages, self.disk_blocks, Box::new(loader));
         if let Some(prologue) = &self.prologue {
-            machine.set_prologue(bundle::ENTRY, Rc::clone(prologue));
+            machines[0].set_prologue(bundle::ENTRY, Rc::clone(prologue));
         }
         let bundle = kept_bundle(self.images, self.swap_pages.unwrap_or(self.disk_blocks));
-        let core = Core::new(machine, bundle).expect("the machine boots");
-        let mut lab = Lab { core, outside, desk, plan: self, images: Vec::new(), next_ticket: 1 };
+        let mut cores: Vec<Core<'static, Machine>> = Vec::new();
+        for (mut machine, seat) in machines.into_iter().zip(seats(self.cores)) {
+            if let Some(before) = cores.last_mut() {
+                before.hardware().hand_over(&mut machine);
+            }
+            cores.push(Core::boot(machine, bundle, seat).expect("the machine boots"));
+        }
+        let holder = cores.len() - 1;
+        let random = fastrand::Rng::with_seed(self.seed);
+        let mut lab = Lab { cores, holder, random, outside, desk, plan: self, images: Vec::new(), next_ticket: 1 };
         for n in 0..lab.plan.images {
             match lab.ask(Operation::LoadImage { entry: 2 + n }) {
                 Ok(Reply::Plain(Answer::Image { image })) => lab.images.push(image),
@@ -114,6 +132,12 @@ impl LabPlan {
         }
         lab
     }
+}
+
+/// On how many cores tests run that do not care: one, or what the environment says.
+fn cores_wanted() -> u32 {
+    let wanted = std::env::var("FIRN_CORES").ok();
+    wanted.map_or(1, |cores| cores.parse().expect("FIRN_CORES must be a number"))
 }
 
 /// Bundles live as long as the kernel, which is for ever: there is one of each kind, however many labs.
@@ -129,7 +153,10 @@ fn kept_bundle(images: u32, swap_pages: u64) -> &'static [u8] {
 
 /// A machine with a supervisor that does what the test tells it, and programs of the test.
 pub struct Lab {
-    core: Core<'static, Machine>,
+    cores: Vec<Core<'static, Machine>>,
+    /// The core that ran last: it has the memory.
+    holder: usize,
+    random: fastrand::Rng,
     outside: Rc<RefCell<Outside>>,
     desk: Rc<RefCell<Desk>>,
     plan: LabPlan,
@@ -156,9 +183,44 @@ impl Lab {
     /// One turn of the kernel's loop. It takes time, whether a guest ran in it or not.
     pub fn turn(&mut self) {
         let before = self.outside.borrow().now;
-        self.core.turn();
+        let Some(core) = self.choose_core() else { return };
+        self.cores[core].turn();
         let mut outside = self.outside.borrow_mut();
         outside.now = outside.now.max(before + TURN_NS);
+    }
+
+    /// Lets one of the cores run that have a reason to. If none has, time goes on until one has.
+    fn choose_core(&mut self) -> Option<usize> {
+        if self.cores.len() == 1 {
+            return Some(0);
+        }
+        let times: Vec<(u64, usize)> = (0..self.cores.len())
+            .filter_map(|core| self.cores[core].hardware().next_at().map(|at| (at, core)))
+            .collect();
+        let Some(&(first, _)) = times.iter().min() else {
+            self.outside.borrow_mut().dead_halts += 1;
+            self.holding(0);
+            return None;
+        };
+        let ready: Vec<usize> = times.into_iter().filter(|&(at, _)| at == first).map(|(_, core)| core).collect();
+        let core = ready[self.random.usize(..ready.len())];
+        {
+            let mut outside = self.outside.borrow_mut();
+            outside.now = outside.now.max(first);
+        }
+        self.holding(core);
+        self.cores[core].hardware().resume();
+        Some(core)
+    }
+
+    /// Gives memory and programs to a core.
+    fn holding(&mut self, core: usize) {
+        if core != self.holder {
+            let (low, high) = self.cores.split_at_mut(core.max(self.holder));
+            // A swap: it does not matter who gives.
+            low[core.min(self.holder)].hardware().hand_over(high[0].hardware());
+            self.holder = core;
+        }
     }
 
     /// So many turns.
@@ -397,19 +459,19 @@ impl Lab {
     }
 
     /// The kernel, to plant a defect in.
-    pub const fn core(&mut self) -> &mut Core<'static, Machine> {
-        &mut self.core
+    pub fn core(&mut self) -> &mut Core<'static, Machine> {
+        &mut self.cores[0]
     }
 
     /// The fake hardware.
     #[must_use]
     pub fn machine(&mut self) -> &Machine {
-        self.core.hardware()
+        self.cores[self.holder].hardware()
     }
 
     /// Frames of the kernel's pool that are in use.
     #[must_use]
     pub fn frames_in_use(&mut self) -> usize {
-        self.core.hardware().frames_in_use()
+        self.cores.iter_mut().map(|core| core.hardware().frames_in_use()).sum()
     }
 }

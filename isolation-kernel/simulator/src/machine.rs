@@ -15,7 +15,7 @@ use hal::{
     PAGE_SIZE, Page, Pages, Ppn, Processor, Registers, Rights, Serial, Transfer, VectorState,
 };
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use virtual_isa::layout;
@@ -26,6 +26,9 @@ pub const STEP_NS: u64 = 1_000;
 
 /// Frames that the fake card queues before it says that it is full.
 pub const TRANSMIT_QUEUE: usize = 8;
+
+/// Where a disk ticket says whose it is.
+const CORE_SHIFT: u32 = 48;
 
 /// Frames of the fake machine's pool.
 pub const FRAME_POOL: usize = 2048;
@@ -73,8 +76,13 @@ struct Running {
 /// Bytes of the `syscall` instruction.
 const SYSCALL_BYTES: u64 = 2;
 
-/// The fake hardware of one core.
+/// The fake hardware of one core. Memory and programs are one machine's: whichever core runs has them
+/// ([`hand_over`](Machine::hand_over)).
 pub struct Machine {
+    core: u32,
+    nr_cores: u32,
+    /// Whether it halts, with other cores beside it.
+    is_halted: bool,
     outside: Rc<RefCell<Outside>>,
     memory: Memory,
     spaces: BTreeMap<u64, Tables>,
@@ -91,6 +99,14 @@ pub struct Machine {
     vector: VectorState,
     frames_out: usize,
     queued: Vec<Frame>,
+    /// Frames that were sent and are other cores' buffers.
+    sent: Vec<Frame>,
+    /// Frames that are on the wire, and when each has left.
+    leaving: VecDeque<(u64, Frame)>,
+    /// Whether the card was full when it was given a frame: then it says when it has room.
+    is_room_awaited: bool,
+    /// Whether the card was found empty, and interrupts when a frame is there.
+    is_frame_awaited: bool,
     entropy: u8,
 }
 
@@ -106,8 +122,33 @@ impl Machine {
     pub fn with_disk(nr_pages: u32, nr_blocks: u64, loader: Loader) -> (Self, Rc<RefCell<Outside>>) {
         let outside = Outside { disk: FakeDisk::new(nr_blocks), ..Outside::default() };
         let outside = Rc::new(RefCell::new(outside));
-        let machine = Self {
-            outside: Rc::clone(&outside),
+        let machine = Self::of_core(0, 1, nr_pages, &outside, loader);
+        (machine, outside)
+    }
+
+    /// The machines of so many cores, and a handle on what is outside of them all. The first has the memory.
+    #[must_use]
+    pub fn with_cores(
+        nr_cores: u32,
+        nr_pages: u32,
+        nr_blocks: u64,
+        loader: Loader,
+    ) -> (Vec<Self>, Rc<RefCell<Outside>>) {
+        let (mut first, outside) = Self::with_disk(nr_pages, nr_blocks, loader);
+        first.nr_cores = nr_cores;
+        outside.borrow_mut().woken = vec![false; nr_cores as usize];
+        let nobody = || Box::new(|_: Identity| -> Box<dyn Program> { panic!("this core does not run") });
+        let others = (1..nr_cores).map(|core| Self::of_core(core, nr_cores, 0, &outside, nobody()));
+        let machines = std::iter::once(first).chain(others).collect();
+        (machines, outside)
+    }
+
+    fn of_core(core: u32, nr_cores: u32, nr_pages: u32, outside: &Rc<RefCell<Outside>>, loader: Loader) -> Self {
+        Self {
+            core,
+            nr_cores,
+            is_halted: false,
+            outside: Rc::clone(outside),
             memory: Memory::new(nr_pages),
             spaces: BTreeMap::new(),
             leaves: BTreeMap::new(),
@@ -121,9 +162,45 @@ impl Machine {
             vector: VectorState::new(),
             frames_out: 0,
             queued: Vec::new(),
+            sent: Vec::new(),
+            leaving: VecDeque::new(),
+            is_room_awaited: false,
+            is_frame_awaited: true,
             entropy: 0,
-        };
-        (machine, outside)
+        }
+    }
+
+    /// Lets another core run: it has memory and programs from now on.
+    pub fn hand_over(&mut self, to: &mut Self) {
+        std::mem::swap(&mut self.memory, &mut to.memory);
+        std::mem::swap(&mut self.programs, &mut to.programs);
+        std::mem::swap(&mut self.next_program, &mut to.next_program);
+        std::mem::swap(&mut self.loader, &mut to.loader);
+        std::mem::swap(&mut self.prologue, &mut to.prologue);
+    }
+
+    /// When the core has a reason to run: now, if it does not halt or something has come for it.
+    #[must_use]
+    pub fn next_at(&self) -> Option<u64> {
+        let outside = self.outside.borrow();
+        let has_input = self.core == 0 && (!outside.incoming.is_empty() || !outside.typed.is_empty());
+        if !self.is_halted || has_input || outside.woken[self.core as usize] {
+            return Some(outside.now);
+        }
+        // Any core takes what the disk has done, whoever it is for.
+        let disk = outside.disk.next_at().map_or(u64::MAX, |at| at.max(outside.now));
+        let at = disk.min(self.alarm.0.max(outside.now));
+        (at != u64::MAX).then_some(at)
+    }
+
+    /// Ends a halt.
+    pub fn resume(&mut self) {
+        self.is_halted = false;
+        let mut outside = self.outside.borrow_mut();
+        outside.woken[self.core as usize] = false;
+        if self.alarm <= Nanos(outside.now) {
+            self.alarm = Nanos::NEVER;
+        }
     }
 
     /// Frames of the pool that somebody holds.
@@ -215,6 +292,10 @@ impl Machine {
                     return Exit::Interrupt;
                 }
                 if outside.disk.interrupts(now) || outside.type_now() {
+                    return Exit::Interrupt;
+                }
+                if self.is_frame_awaited && !outside.incoming.is_empty() {
+                    self.is_frame_awaited = false;
                     return Exit::Interrupt;
                 }
             }
@@ -373,11 +454,18 @@ impl Processor for Machine {
     }
 
     fn halt(&mut self) {
+        self.let_leave();
+        if self.nr_cores > 1 {
+            // Whoever drives the cores lets others run meanwhile.
+            self.is_halted = true;
+            return;
+        }
         let mut outside = self.outside.borrow_mut();
         if !outside.incoming.is_empty() || !outside.typed.is_empty() || outside.disk.is_due(outside.now) {
             return;
         }
-        let wake = self.alarm.min(outside.disk.next_at().map_or(Nanos::NEVER, Nanos));
+        let room = self.leaving.front().filter(|_| self.is_room_awaited).map_or(Nanos::NEVER, |&(at, _)| Nanos(at));
+        let wake = self.alarm.min(outside.disk.next_at().map_or(Nanos::NEVER, Nanos)).min(room);
         if wake == Nanos::NEVER {
             outside.dead_halts += 1;
             return;
@@ -405,15 +493,16 @@ impl Processor for Machine {
 
 impl Cores for Machine {
     fn core(&self) -> u32 {
-        0
+        self.core
     }
 
     fn nr_cores(&self) -> u32 {
-        1
+        self.nr_cores
     }
 
     fn wake(&mut self, core: u32) {
-        panic!("there is no core {core}");
+        assert_ne!(core, self.core, "a core wakes itself");
+        self.outside.borrow_mut().woken[core as usize] = true;
     }
 }
 
@@ -423,7 +512,7 @@ impl Ethernet for Machine {
             return None;
         }
         self.frames_out += 1;
-        Some(Frame::new(Box::new([0; FRAME_CAPACITY]), 0))
+        Some(Frame::new(Box::new([0; FRAME_CAPACITY]), self.core))
     }
 
     fn free_frames(&self) -> usize {
@@ -431,15 +520,21 @@ impl Ethernet for Machine {
     }
 
     fn give_frame(&mut self, frame: Frame) {
+        assert_eq!(frame.home(), self.core, "a frame is given to a core that it is not of");
         drop(frame);
         self.frames_out = self.frames_out.checked_sub(1).expect("a frame is given back that was never taken");
     }
 
     fn receive(&mut self) -> Option<Frame> {
+        if self.core != 0 {
+            return None;
+        }
+        self.let_leave();
         // Without a buffer a real card keeps waiting.
         let mut frame = self.take_frame()?;
         let Some(bytes) = self.outside.borrow_mut().incoming.pop_front() else {
             self.give_frame(frame);
+            self.is_frame_awaited = true;
             return None;
         };
         // A real card has no room for more, and hands on what it has.
@@ -452,7 +547,11 @@ impl Ethernet for Machine {
 
     fn transmit(&mut self, frame: Frame) -> Result<(), Frame> {
         self.spend(FRAME_NS);
-        if self.outside.borrow().is_wire_full || self.queued.len() >= TRANSMIT_QUEUE {
+        assert_eq!(self.core, 0, "only the first core has a card");
+        self.let_leave();
+        if self.outside.borrow().is_wire_full || self.queued.len() + self.leaving.len() >= TRANSMIT_QUEUE {
+            self.is_room_awaited = true;
+            self.flush();
             return Err(frame);
         }
         self.queued.push(frame);
@@ -460,9 +559,38 @@ impl Ethernet for Machine {
     }
 
     fn flush(&mut self) {
+        let (now, ns_per_byte) = {
+            let outside = self.outside.borrow();
+            (outside.now, outside.wire_ns_per_byte)
+        };
         for frame in std::mem::take(&mut self.queued) {
-            self.outside.borrow_mut().outgoing.push(frame.bytes().to_vec());
-            self.give_frame(frame);
+            let begins = self.leaving.back().map_or(now, |&(ends, _)| ends.max(now));
+            self.leaving.push_back((begins + ns_per_byte * frame.bytes().len() as u64, frame));
+        }
+        self.let_leave();
+    }
+
+    fn sent_frame(&mut self) -> Option<Frame> {
+        self.sent.pop()
+    }
+}
+
+impl Machine {
+    /// Takes back the frames that have left.
+    fn let_leave(&mut self) {
+        let now = self.outside.borrow().now;
+        while let Some((at, frame)) = self.leaving.pop_front_if(|(at, _)| *at <= now) {
+            self.is_room_awaited = false;
+            {
+                let mut outside = self.outside.borrow_mut();
+                outside.outgoing.push(frame.bytes().to_vec());
+                outside.outgoing_at.push(at);
+            }
+            match frame.home() {
+                home if home == self.core => self.give_frame(frame),
+                // The card is done with it; the kernel finds out when it asks.
+                _ => self.sent.push(frame),
+            }
         }
     }
 }
@@ -476,7 +604,8 @@ impl Disk for Machine {
         let pages: Vec<Mpn> = request.pages.iter().map(Page::mpn).collect();
         let mut outside = self.outside.borrow_mut();
         let now = outside.now;
-        outside.disk.submit(now, ticket, request)?;
+        let tagged = ticket | u64::from(self.core) << CORE_SHIFT;
+        outside.disk.submit(now, tagged, request)?;
         for mpn in pages {
             self.memory.lend(mpn);
         }
@@ -484,6 +613,25 @@ impl Disk for Machine {
     }
 
     fn complete(&mut self) -> Option<Completion> {
+        loop {
+            if let Some(mine) = self.outside.borrow_mut().done.entry(self.core).or_default().pop_front() {
+                return Some(mine);
+            }
+            // Whoever looks takes what is there, and sees that those hear of it whose it is.
+            let (tagged, pages, result) = self.end_transfer()?;
+            let core = u32::try_from(tagged >> CORE_SHIFT).expect("a small number");
+            let outside = &mut *self.outside.borrow_mut();
+            let completion = Completion { ticket: tagged & !(u64::MAX << CORE_SHIFT), pages, result };
+            outside.done.entry(core).or_default().push_back(completion);
+            if core != self.core {
+                outside.woken[core as usize] = true;
+            }
+        }
+    }
+}
+
+impl Machine {
+    fn end_transfer(&mut self) -> Option<(u64, Vec<Page>, Result<(), DiskError>)> {
         let outside = &mut *self.outside.borrow_mut();
         let ended = outside.disk.take(outside.now)?;
         let (ticket, DiskRequest { transfer, block, pages }) = (ended.ticket, ended.request);
@@ -511,7 +659,7 @@ impl Disk for Machine {
                 result
             }
         };
-        Some(Completion { ticket, pages, result })
+        Some((ticket, pages, result))
     }
 }
 

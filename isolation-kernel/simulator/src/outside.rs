@@ -1,7 +1,8 @@
 //! What a test sees and changes of the outside, while the kernel owns the machine.
 
 use crate::disk::FakeDisk;
-use std::collections::VecDeque;
+use hal::Completion;
+use std::collections::{BTreeMap, VecDeque};
 
 /// How allocation fails although there are pages.
 #[derive(Debug)]
@@ -52,8 +53,12 @@ pub struct Outside {
     pub incoming: VecDeque<Vec<u8>>,
     /// Frames that came out.
     pub outgoing: Vec<Vec<u8>>,
+    /// When each of them left.
+    pub outgoing_at: Vec<u64>,
     /// Whether the card takes no frames.
     pub is_wire_full: bool,
+    /// How long the wire takes for a byte; 0 for no time at all.
+    pub wire_ns_per_byte: u64,
     /// Text that was printed.
     pub serial: String,
     /// Bytes that are typed.
@@ -72,6 +77,10 @@ pub struct Outside {
     pub has_costs: bool,
     /// The disk.
     pub disk: FakeDisk,
+    /// Transfers that have ended, by the core that began them.
+    pub done: BTreeMap<u32, VecDeque<Completion>>,
+    /// Cores that another has woken, by number.
+    pub woken: Vec<bool>,
     /// The time.
     pub now: u64,
 }

@@ -211,9 +211,9 @@ fn a_flood_costs_its_target_its_queue_and_nobody_else() {
     }
     lab.outside_mut().incoming.push_back(from_host(2, 100, 1));
     lab.turns(100);
-    let kept = (64 * 1024 / 1000) as u64;
+    let kept: u32 = 64 * 1024 / 1000;
     assert_eq!(lab.inspect(1).counters.drops_queue_full, 1000 - kept);
-    assert_eq!(lab.frames_in_use() as u64, kept);
+    assert_eq!(lab.frames_in_use(), kept as usize);
     for _ in 0..1000 {
         lab.outside_mut().incoming.push_back(from_host(3, 40, 1));
     }

@@ -6,6 +6,7 @@
 
 use crate::classes::{DEFAULT_GROUP_TERMS, SUPERVISOR_GROUP};
 use crate::core::{Core, SUPERVISOR};
+use crate::network::Out;
 use crate::vm::Vm;
 use hal::{Hardware, Nanos};
 use policy::scheduler::{Claim, Group, Terms};
@@ -92,11 +93,12 @@ impl<H: Hardware> Core<'_, H> {
         self.charge(vm.number, ns);
     }
 
-    /// The same for one that may be the one that is taken out.
-    pub(crate) fn bill_either(&mut self, running: Option<&mut Vm<H>>, number: u32) {
-        match running {
-            Some(vm) if vm.number == number => self.bill_vm(vm),
-            _ => self.bill(number),
+    /// The same for one that may be taken out; what was for no VM is the wire's.
+    pub(crate) fn bill_out(&mut self, out: &mut Out<'_, H>, number: Option<u32>) {
+        let Some(number) = number else { return self.note_wire_work() };
+        match out.find(number) {
+            Some(vm) => self.bill_vm(vm),
+            None => self.bill(number),
         }
     }
 

@@ -9,7 +9,14 @@ pub const CONSOLE_RATE: Rate = Rate { per_second: 4096, burst: 16 * 1024 };
 
 /// What all VMs but the supervisor may print together: the serial line takes its bytes one at a time, and the
 /// processor waits for each.
-pub const MACHINE_CONSOLE_RATE: Rate = Rate { per_second: 64 * 1024, burst: 256 * 1024 };
+const MACHINE_CONSOLE_RATE: Rate = Rate { per_second: 64 * 1024, burst: 256 * 1024 };
+
+/// One core's part of what all VMs but the supervisor may print together.
+pub const fn machine_rate(nr_cores: u32) -> Rate {
+    let Rate { per_second, burst } = MACHINE_CONSOLE_RATE;
+    let nr_cores = if nr_cores == 0 { 1 } else { nr_cores };
+    Rate { per_second: per_second / nr_cores, burst: burst / nr_cores }
+}
 
 /// What a line costs beside its bytes: stamp, number, line end.
 const LINE_COST: u32 = 32;

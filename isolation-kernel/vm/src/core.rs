@@ -10,6 +10,7 @@ use crate::lifecycle::Remains;
 use crate::mail::Search;
 use crate::memory::{Absent, Mapped, Means, Memory, Shared, report_access};
 use crate::network::Wire;
+use crate::network::transmit::Senders;
 use crate::orders::Gathering;
 use crate::pack::Packer;
 use crate::reclaim::HEAVIEST;
@@ -26,7 +27,7 @@ use hal::{Access, Exit, Frame, Hardware, Nanos, Page, Ppn};
 use policy::bucket::Bucket;
 use policy::gatekeeper::Timekeeper;
 use policy::reclaim::Watermarks;
-use policy::scheduler::Scheduler;
+use policy::scheduler::{MAX_QUANTUM_NS, Scheduler};
 use rand_chacha::ChaCha20Rng;
 use virtual_isa::bundle::Bundle;
 use virtual_isa::control::Pending;
@@ -44,9 +45,6 @@ const VAIN_TURN_NS: u64 = 5_000;
 
 /// Timers that fire in one turn of the loop.
 const TIMER_BATCH: usize = 64;
-
-/// Frames queued for the wire that are sent without waiting for the loop to run dry.
-const FLUSH_AFTER: u32 = 16;
 
 /// How often a request is tried again for which there is no room.
 const GATE_RETRY_NS: u64 = 10_000_000;
@@ -89,8 +87,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) parking: VecDeque<u32>,
     /// VMs that wait for memory.
     pub(crate) starved: VecDeque<u32>,
-    /// VMs that wait for admission, in order.
-    pub(crate) waiting: VecDeque<u32>,
+    /// VMs that wait for admission, in order, with their place in the order of the machine.
+    pub(crate) waiting: VecDeque<(u64, u32)>,
     pub(crate) parks: u64,
     pub(crate) record_bytes: u64,
     pub(crate) wakes_memory: u64,
@@ -109,7 +107,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) random: ChaCha20Rng,
     pub(crate) wire: Wire,
     pub(crate) console: Bucket,
-    pub(crate) blocked: VecDeque<u32>,
+    pub(crate) senders: Senders,
     pub(crate) loading: VecDeque<Loading<'b>>,
     pub(crate) remains: VecDeque<Remains<H>>,
     /// At most [`MAX_EVENTS`].
@@ -155,8 +153,8 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.poll_wire(None);
         self.poll_serial(None);
         self.fire_timers();
-        self.retry_blocked();
-        let has_work = self.serve_supervisor() | self.serve_memory();
+        let has_work = self.serve_senders(None).unwrap_or(false);
+        let has_work = has_work | self.serve_supervisor() | self.serve_memory();
         // What was done above is told before the core may halt.
         self.tell_supervisor();
         self.show_others();
@@ -166,19 +164,12 @@ impl<'b, H: Hardware> Core<'b, H> {
             None if has_work => {}
             None => self.halt(now),
         }
-        if self.wire.unflushed >= FLUSH_AFTER || (self.wire.unflushed > 0 && self.scheduler.is_empty()) {
-            self.flush();
-        }
+        self.flush_if_due(self.scheduler.is_empty());
     }
 
     /// The hardware, for whoever drives the core.
     pub fn hardware(&mut self) -> &mut H {
         &mut self.hw
-    }
-
-    fn flush(&mut self) {
-        self.hw.flush();
-        self.wire.unflushed = 0;
     }
 
     /// Work that the supervisor wanted and that is done between turns, at its cost. Says whether there is more.
@@ -216,11 +207,9 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     fn halt(&mut self, before: Nanos) {
-        if self.wire.unflushed > 0 {
-            self.flush();
-        }
+        self.flush_if_due(true);
         self.ledger.loop_ns += self.ledger.move_mark(before);
-        let mut alarm = self.timers.next().min(self.scheduler.next_release());
+        let mut alarm = self.next_alarm();
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);
         }
@@ -231,7 +220,6 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.hw.set_alarm(alarm);
         if self.seat.lie_down() {
             self.hw.halt();
-            self.seat.get_up();
         }
         let now = self.hw.now();
         self.ledger.idle_ns += self.ledger.move_mark(now);
@@ -359,8 +347,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             return after;
         }
         let started = self.note_run(vm);
-        let alarm = started.after(self.scheduler.slice_ns(0)).min(self.timers.next());
-        self.hw.set_alarm(alarm.min(self.scheduler.next_release()));
+        self.hw.set_alarm(started.after(self.scheduler.slice_ns(0)).min(self.next_alarm()));
         let after = loop {
             let exit = self.hw.enter(&mut vm.registers);
             let left = self.hw.now();
@@ -517,24 +504,25 @@ impl<'b, H: Hardware> Core<'b, H> {
         let began = self.note_run(vm);
         self.charge_run(vm.number);
         self.scheduler.catch_up(began);
+        let has_orders = self.poll_mail(Some(vm));
         self.poll_wire(Some(vm));
-        if let Err(after) = self.fill_receive_ring(vm) {
+        let served = self.serve_senders(Some(vm)).map_err(After::End);
+        if let Err(after) = served.and_then(|_| self.fill_receive_ring(vm)) {
             return after;
         }
+        self.flush_if_due(true);
         self.poll_serial(Some(vm));
         self.fire_timers();
-        // Or frames would wait for as long as somebody always waits for the processor.
-        if self.wire.unflushed > 0 {
-            self.flush();
-        }
-        if self.poll_mail(Some(vm)) || self.scheduler.is_over(ran_ns) {
+        let is_shared = !self.seat.is_alone();
+        // With other cores there is more to do between turns than to let others run.
+        if has_orders || self.scheduler.is_over(ran_ns) || (is_shared && ran_ns >= MAX_QUANTUM_NS) {
             return After::Yield;
         }
         let now = self.hw.now();
         let ran_ns = ran_ns.saturating_add(now.since(began));
         // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
         let slice = self.scheduler.slice_ns(ran_ns);
-        self.hw.set_alarm(now.after(slice).min(self.timers.next()).min(self.scheduler.next_release()));
+        self.hw.set_alarm(now.after(slice).min(self.next_alarm()));
         After::Resume
     }
 

@@ -107,6 +107,8 @@ struct Window {
     shares: AtomicU64,
     /// Pages that its VMs do not have of their minimums.
     owed_pages: AtomicU64,
+    /// The place in the queue for admission of the first VM of this core that waits; 0 if none does.
+    first_waiting: AtomicU64,
 }
 
 /// What all cores see.
@@ -117,6 +119,10 @@ struct Board {
     homes: Vec<AtomicU8>,
     /// Pages promised to VMs, on all cores.
     promised_pages: AtomicU64,
+    /// Frame buffers of the first core that are free: those that frames from the wire come in.
+    free_frames: AtomicU32,
+    /// The place in the queue for admission that the next VM gets.
+    next_place: AtomicU64,
 }
 
 /// The bit of a home that says that the VM has ended.
@@ -154,6 +160,8 @@ pub fn seats<H: Hardware>(nr_cores: u32) -> Vec<Seat<H>> {
         windows: (0..nr_cores).map(|_| Window::default()).collect(),
         homes: (0..nr_homes).map(|_| AtomicU8::new(0)).collect(),
         promised_pages: AtomicU64::new(0),
+        free_frames: AtomicU32::new(u32::MAX),
+        next_place: AtomicU64::new(1),
     });
     let mut lines: Vec<Vec<Option<Line<H>>>> = (0..nr_cores).map(|_| (0..nr_cores).map(|_| None).collect()).collect();
     for one in 0..nr_cores as usize {
@@ -245,7 +253,7 @@ impl<H: Hardware> Seat<H> {
         Ok(())
     }
 
-    /// Sends what must not be lost: it waits while the ring is full.
+    /// Sends what must not be lost: it waits while the ring is full. Nothing happens if it is for the core itself.
     pub fn send(&mut self, hw: &mut H, core: u32, message: Message<H>) {
         let Some(line) = self.line(core) else { return };
         line.outbox.push_back(message);
@@ -382,6 +390,16 @@ impl<H: Hardware> Seat<H> {
         }
     }
 
+    /// Shows the others how many buffers are left for frames from the wire.
+    pub fn show_free_frames(&self, free: usize) {
+        self.board.free_frames.store(u32::try_from(free).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// How many buffers are left for frames from the wire.
+    pub fn free_frames(&self) -> usize {
+        self.board.free_frames.load(Ordering::Relaxed) as usize
+    }
+
     /// Sums what the other cores show: shares of their VMs, pages owed to them.
     pub fn sums(&self) -> (u64, u64) {
         if self.is_alone() {
@@ -411,6 +429,25 @@ impl<H: Hardware> Seat<H> {
         if let Some(core) = idle {
             self.rouse(hw, core);
         }
+    }
+
+    /// Takes a place in the queue for admission, which is one for all cores.
+    pub fn draw_number(&self) -> u64 {
+        self.board.next_place.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// Shows the others which place the first VM has that waits here.
+    pub fn show_waiting(&self, place: Option<u64>) {
+        if let Some(window) = self.window() {
+            window.first_waiting.store(place.unwrap_or(0), Ordering::Release);
+        }
+    }
+
+    /// Whether nobody on another core waits before that place.
+    pub fn is_next(&self, place: u64) -> bool {
+        let others = self.board.windows.iter().zip(0..).filter(|&(_, core)| core != self.core);
+        let mut firsts = others.map(|(window, _)| window.first_waiting.load(Ordering::Acquire));
+        firsts.all(|first| first == 0 || first > place)
     }
 
     /// Promises pages to a VM, if all promises together stay within `usable`.

@@ -7,6 +7,7 @@ use crate::core::{Core, SUPERVISOR};
 use crate::delta::Delta;
 use crate::fixed::FixedPages;
 use crate::memory::{Absent, Memory};
+use crate::network::transmit::Transmit;
 use crate::pack::Pack;
 use crate::report;
 use crate::start::BootError;
@@ -87,7 +88,6 @@ impl<H: Hardware> Core<'_, H> {
             generation,
             state: State::Created,
             is_queued: false,
-            is_blocked: false,
             is_privileged,
             is_embryo: birth.identity == Identity::Nobody,
             is_admitted: false,
@@ -106,13 +106,14 @@ impl<H: Hardware> Core<'_, H> {
             indices: Indices::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            unpaid_frames: 0,
+            transmit: Transmit::new(self.classes.terms(birth.class), now),
             awaited: None,
             last_fault: None,
             enabled: 0,
             deadline: None,
             last_ran: now,
             console: Bucket::new(CONSOLE_RATE, now),
-            last_spoof_event: None,
             counters: Counters::default(),
             pace: Pace::default(),
             accounted: Account::default(),
@@ -134,18 +135,21 @@ impl<H: Hardware> Core<'_, H> {
         self.total_shares += u64::from(vm.shares);
         self.vms.insert(vm);
         self.note_resident(number);
-        let in_memory = self.vms.count().saturating_sub(self.vms.parked());
         // Without room ahead, waking makes it.
+        let in_memory = self.vms.count().saturating_sub(self.vms.parked());
         let _ = self.scheduler.reserve(in_memory as usize, number);
+        // None that is parked sends.
+        self.senders.circle.reserve(in_memory as usize, number.saturating_add(1));
     }
 
     /// Starts a VM that was created, or lets it wait until what it needs at least is there.
     pub(crate) fn start(&mut self, vm: &mut Vm<H>) {
-        if self.waiting.is_empty() && self.admits(vm) {
+        if self.waiting.is_empty() && self.seat.is_next(u64::MAX) && self.admits(vm) {
             return self.make_runnable(vm);
         }
         vm.state = State::Waiting;
-        self.waiting.push_back(vm.number);
+        self.waiting.push_back((self.seat.draw_number(), vm.number));
+        self.show_first_waiting();
     }
 
     fn admits(&mut self, vm: &mut Vm<H>) -> bool {
@@ -169,14 +173,16 @@ impl<H: Hardware> Core<'_, H> {
     /// Admits VMs that wait, first come first served, as long as there is room.
     pub(crate) fn admit_waiting(&mut self) {
         for _ in 0..MAX_PAGES_PER_STEP {
-            let Some(&number) = self.waiting.front() else { return };
+            let Some(&(place, number)) = self.waiting.front() else { return };
             let Some(mut vm) = self.vms.take(number) else {
                 self.waiting.pop_front();
+                self.show_first_waiting();
                 continue;
             };
-            let is_done = vm.state != State::Waiting || self.admits(&mut vm);
+            let is_done = vm.state != State::Waiting || (self.seat.is_next(place) && self.admits(&mut vm));
             if is_done {
                 self.waiting.pop_front();
+                self.show_first_waiting();
                 if vm.state == State::Waiting {
                     self.make_runnable(&mut vm);
                 }
@@ -186,6 +192,11 @@ impl<H: Hardware> Core<'_, H> {
                 return;
             }
         }
+    }
+
+    /// Shows the other cores who of this one's VMs is the first that waits.
+    fn show_first_waiting(&self) {
+        self.seat.show_waiting(self.waiting.front().map(|&(place, _)| place));
     }
 
     /// Makes a VM's register page: what it can be told about itself at any time.
@@ -248,10 +259,10 @@ impl<H: Hardware> Core<'_, H> {
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);
         }
-        while let Some(frame) = vm.queue.pop_front() {
+        self.stop_sending(vm);
+        for frame in core::mem::take(&mut vm.queue) {
             self.give_back(frame);
         }
-        vm.queue = VecDeque::new();
         vm.queued_bytes = 0;
         if let Some(memory) = vm.memory.take() {
             self.bury(memory);

@@ -6,6 +6,9 @@
 
 use crate::core::{Core, SUPERVISOR};
 use crate::cores::{FIRST, Message};
+use crate::network::Out;
+use crate::network::receive::Payment;
+use crate::network::transmit::Waits;
 use crate::vm::{State, Vm};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -20,6 +23,9 @@ const MAX_STUCK: usize = 64;
 
 /// How long a core has nothing to do before it asks for a VM, and how often it asks.
 const PATIENCE_NS: u64 = 1_000_000;
+
+/// How often a core that lacks memory looks whether there is some.
+const MEMORY_RETRY_NS: u64 = 2_000_000;
 
 /// VMs that wait on a core before another asks for one.
 const MIN_WAITING: u32 = 2;
@@ -59,11 +65,15 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Takes what other cores have sent. While a VM runs (`running`, which is taken out of the table) that is frames
     /// alone; says then whether something else waits.
-    pub(crate) fn poll_mail(&mut self, mut running: Option<&mut Vm<H>>) -> bool {
+    pub(crate) fn poll_mail(&mut self, running: Option<&mut Vm<H>>) -> bool {
         if self.seat.is_alone() {
             return false;
         }
+        self.seat.get_up();
         self.seat.flush(&mut self.hw);
+        while let Some(frame) = self.hw.sent_frame() {
+            self.give_back(frame);
+        }
         while let Some(frame) = self.stuck.pop_front() {
             if let Err(frame) = self.put_on_wire(frame) {
                 self.stuck.push_front(frame);
@@ -71,6 +81,8 @@ impl<H: Hardware> Core<'_, H> {
             }
         }
         let mut waits = false;
+        let is_between = running.is_none();
+        let mut out = Out::new(running, None);
         for core in 0..self.seat.nr_cores() {
             for _ in 0..MAIL_BATCH {
                 let is_frame = match self.seat.peek(core) {
@@ -80,24 +92,28 @@ impl<H: Hardware> Core<'_, H> {
                     Some(Message::Frame { .. } | Message::ToWire(_) | Message::Buffer(_)) => true,
                     Some(_) => false,
                 };
-                if running.is_some() && !is_frame {
+                if !is_between && !is_frame {
                     waits = true;
                     break;
                 }
                 let Some(message) = self.seat.receive(core) else { break };
-                self.open(core, message, running.as_deref_mut());
+                self.open(core, message, &mut out);
             }
         }
         waits
     }
 
-    fn open(&mut self, core: u32, message: Message<H>, running: Option<&mut Vm<H>>) {
+    fn open(&mut self, core: u32, message: Message<H>, out: &mut Out<'_, H>) {
         match message {
-            Message::Hello => self.brief(core),
+            Message::Hello => {
+                self.seat.welcome(core);
+                if self.seat.core() == FIRST {
+                    self.brief(core);
+                }
+            }
             Message::Frame { to, frame } => {
-                let mut running = running;
-                self.deliver(running.as_deref_mut(), to, frame);
-                self.bill_either(running, to);
+                self.deliver(out, to, frame, Payment::Owed);
+                self.bill_out(out, Some(to));
             }
             Message::ToWire(frame) => {
                 if let Err(frame) = self.put_on_wire(frame) {
@@ -116,13 +132,12 @@ impl<H: Hardware> Core<'_, H> {
             Message::Event(event) => self.post_event(*event),
             Message::Idle => self.spare(core),
             Message::Nothing => self.search.is_asking = false,
-            Message::Vm(vm) => self.take_in(vm),
+            Message::Vm(vm) => self.welcome_vm(vm),
         }
     }
 
     /// A core has come up: it is told all there is to know.
     fn brief(&mut self, core: u32) {
-        self.seat.welcome(core);
         for image in &self.images {
             self.seat.send(&mut self.hw, core, Message::Image(Arc::clone(image)));
         }
@@ -149,6 +164,9 @@ impl<H: Hardware> Core<'_, H> {
         }
         let waiting = self.scheduler.len();
         self.seat.show(waiting, self.total_shares, self.vms.owed_pages());
+        if self.seat.core() == FIRST {
+            self.seat.show_free_frames(self.hw.free_frames());
+        }
         if waiting > MIN_WAITING as usize {
             let now = self.hw.now();
             if now.since(self.search.asked) >= PATIENCE_NS {
@@ -166,6 +184,9 @@ impl<H: Hardware> Core<'_, H> {
         if self.seat.is_alone() {
             return alarm;
         }
+        // Memory that another core gives back comes unannounced.
+        let is_short = !self.starved.is_empty() || !self.waiting.is_empty() || self.swap.waits_for_pages();
+        let alarm = if is_short { alarm.min(now.after(MEMORY_RETRY_NS)) } else { alarm };
         let since = *self.search.idle_since.get_or_insert(now);
         let Some(busiest) = self.seat.busiest(MIN_WAITING) else { return alarm };
         let is_patient = now.since(since) >= PATIENCE_NS && now.since(self.search.asked) >= PATIENCE_NS;
@@ -194,6 +215,10 @@ impl<H: Hardware> Core<'_, H> {
             }
             if let Some(memory) = &mut vm.memory {
                 memory.drop_space(&mut self.hw);
+                // Its clock is another core's from now on. It is made again when it is looked at.
+                if let Some(page) = memory.fixed.register.take() {
+                    self.hw.release(page);
+                }
             }
             self.total_shares = self.total_shares.saturating_sub(u64::from(vm.shares));
             self.vms.send_away(&mut vm, core);
@@ -203,7 +228,7 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// A VM has come to stay.
-    fn take_in(&mut self, mut vm: Box<Vm<H>>) {
+    fn welcome_vm(&mut self, mut vm: Box<Vm<H>>) {
         self.search.is_asking = false;
         self.search.idle_since = None;
         let number = vm.number;
@@ -212,29 +237,27 @@ impl<H: Hardware> Core<'_, H> {
         self.seat.set_home(number, Some(self.seat.core()));
     }
 
-    /// Puts a frame on the wire, or sends it to the core that has it.
+    /// Sends a frame to the core that has the wire.
     ///
     /// # Errors
     /// The frame comes back if there is no room for it now.
-    pub(crate) fn put_on_wire(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.seat.core() == FIRST {
-            self.hw.transmit(frame)?;
-            self.wire.unflushed += 1;
-            self.wire.frames_out += 1;
-            return Ok(());
-        }
+    pub(crate) fn pass_to_wire(&mut self, frame: Frame) -> Result<(), Frame> {
         match self.seat.offer(&mut self.hw, FIRST, Message::ToWire(frame)) {
-            Ok(()) => Ok(()),
             Err(Message::ToWire(frame)) => Err(frame),
             // Nothing else can come back.
-            Err(_) => Ok(()),
+            Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// Buffers that are free for frames from the wire.
+    pub(crate) fn free_frames(&self) -> usize {
+        if self.seat.core() == FIRST { self.hw.free_frames() } else { self.seat.free_frames() }
     }
 
     /// Hands a frame to the core that is a VM's home.
     pub(crate) fn hand_over(&mut self, core: u32, to: u32, frame: Frame) {
         if let Err(Message::Frame { frame, .. }) = self.seat.offer(&mut self.hw, core, Message::Frame { to, frame }) {
-            self.wire.frames_dropped += 1;
+            self.wire.drops_queue_full += 1;
             self.give_back(frame);
         }
     }
@@ -248,6 +271,7 @@ impl<H: Hardware> Vm<H> {
             && self.state == State::Runnable
             && self.wants_park.is_none()
             && self.awaited.is_none()
+            && self.transmit.waits == Waits::Not
             && !self.is_embryo
             && is_whole
     }

@@ -1,81 +1,178 @@
-//! Moving frames: wire to VM, VM to wire, VM to VM.
+//! Moving frames: wire to VM, VM to wire, VM to VM. Here is the wire's side; `receive` has the queues of frames that
+//! wait for VMs, `transmit` the VMs that wait to send.
 //!
 //! What arrives waits in a bounded queue of kernel buffers and is copied into the VM's receive ring when the VM
 //! is dispatched: a flood costs its target its queue, and nobody a copy.
 
-use crate::core::{After, Core};
-use crate::rings::Next;
+pub mod receive;
+pub mod transmit;
+
+use crate::core::Core;
+use crate::cores::FIRST;
+use crate::network::receive::Payment;
 use crate::route::{self, Reason, Source, Verdict};
 use crate::vm::{Sleeper, State, Vm};
-use hal::{Frame, Hardware};
-use policy::packet_share;
-use virtual_isa::control::Pending;
-use virtual_isa::exception::Cause;
-use virtual_isa::gate::Event;
-use virtual_isa::limits::{MAX_RECEIVE_QUEUE_BYTES, MAX_RECEIVE_QUEUE_FRAMES};
-use virtual_isa::network::{MAX_FRAME_BYTES, Network};
+use hal::{Frame, Hardware, Nanos};
 
-/// Frames taken from the wire in one turn of the loop.
+/// Frames taken from the wire at a time.
 const WIRE_BATCH: usize = 64;
 
-/// At most one event of a spoofed frame per VM in this time.
-const SPOOF_EVENT_NS: u64 = 1_000_000_000;
+/// While VMs want to run, the wire is looked at no more often than this: under a flood, what frames cost is bounded by
+/// a batch in this time, and the rest is dropped by the card for nothing (Mogul and Ramakrishnan, "Eliminating Receive
+/// Livelock in an Interrupt-driven Kernel", 1996). The card raises no interrupt before it was looked at.
+pub const POLL_GAP_NS: u64 = 100_000;
+
+/// Frames queued for the wire that are sent without waiting for more.
+const FLUSH_AFTER: u32 = 16;
+
+/// How long a frame waits for more while VMs want to run: telling the card costs more than a frame.
+const FLUSH_GAP_NS: u64 = 100_000;
 
 /// Counters of the wire.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wire {
     pub frames_in: u64,
     pub frames_out: u64,
+    /// Frames that came in and were for nobody: all of the next three.
     pub frames_dropped: u64,
+    pub drops_bad_length: u64,
+    pub drops_spoofed: u64,
+    pub drops_unroutable: u64,
+    /// Frames for VMs, from anywhere, that found the VM's queue full.
+    pub drops_queue_full: u64,
+    /// Frames for VMs, from anywhere, that found too few buffers free.
+    pub drops_no_buffer: u64,
+    /// Answers of the switch itself that found the card full, or no buffer.
+    pub answers_dropped: u64,
     /// Frames that were queued for the wire and not flushed.
     pub unflushed: u32,
+    /// When they are, at the latest.
+    pub flush_at: Nanos,
+    /// When the wire is looked at next, though VMs want to run.
+    pub next_poll: Nanos,
+    /// Whether a look at it was put off until then.
+    pub is_poll_due: bool,
 }
 
-/// How far a transmit ring was served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Drained {
-    All,
-    /// The wire is full, or there is no buffer: the rest waits in the ring.
-    Blocked,
+/// VMs that are worked on and therefore not in the table: the one that runs, and the one that sends.
+pub struct Out<'a, H: Hardware>([Option<&'a mut Vm<H>>; 2]);
+
+impl<'a, H: Hardware> Out<'a, H> {
+    /// These two, as far as there are any.
+    pub(crate) const fn new(running: Option<&'a mut Vm<H>>, sending: Option<&'a mut Vm<H>>) -> Self {
+        Self([running, sending])
+    }
+
+    fn has(&self, number: u32) -> bool {
+        self.0.iter().flatten().any(|vm| vm.number == number)
+    }
+
+    pub(crate) fn find(&mut self, number: u32) -> Option<&mut Vm<H>> {
+        self.0.iter_mut().flatten().find(|vm| vm.number == number).map(|vm| &mut **vm)
+    }
 }
 
 impl<H: Hardware> Core<'_, H> {
-    /// Takes a batch of frames from the wire. `running` is the VM that is taken out of the table now.
-    pub(crate) fn poll_wire(&mut self, mut running: Option<&mut Vm<H>>) {
+    /// Takes a batch of frames from the wire. `running` is the VM that is taken out of the table now. Returns how many
+    /// frames were handled that were not for it.
+    pub(crate) fn poll_wire(&mut self, running: Option<&mut Vm<H>>) -> u32 {
+        if self.seat.core() != FIRST {
+            return 0;
+        }
+        let now = self.hw.now();
+        let is_busy = running.is_some() || !self.scheduler.is_empty();
+        if is_busy && now < self.wire.next_poll {
+            self.wire.is_poll_due = true;
+            return 0;
+        }
+        self.wire.is_poll_due = false;
+        self.wire.next_poll = now.after(POLL_GAP_NS);
+        let own = running.as_ref().map(|vm| vm.number);
+        let mut out = Out::new(running, None);
+        let mut others = 0;
         for _ in 0..WIRE_BATCH {
-            let Some(frame) = self.hw.receive() else { break };
+            let Some(frame) = self.hw.receive() else { return others };
             self.wire.frames_in += 1;
-            match route::route(&self.network, Source::Wire, frame.bytes()) {
-                Verdict::ToVm(to) => {
-                    self.deliver(running.as_deref_mut(), to, frame);
-                    self.bill_either(running.as_deref_mut(), to);
-                }
-                Verdict::Asks { ipv4, vm, mac } if vm.is_none_or(|vm| self.answers_for(running.as_deref(), vm)) => {
-                    self.answer_on_wire(frame, ipv4, mac);
-                    self.note_wire_work();
-                }
-                Verdict::ToWire | Verdict::Asks { .. } | Verdict::Drop(_) => {
-                    self.wire.frames_dropped += 1;
-                    self.give_back(frame);
-                    self.note_wire_work();
-                }
+            let to = self.take_in(&mut out, frame);
+            self.bill_out(&mut out, to);
+            if to != own || own.is_none() {
+                others += 1;
             }
+        }
+        // There may be more, and the card says nothing of what it had then already.
+        self.wire.is_poll_due = true;
+        others
+    }
+
+    /// Does with a frame from the wire what is to be done. Returns the VM that it was for.
+    fn take_in(&mut self, out: &mut Out<'_, H>, frame: Frame) -> Option<u32> {
+        match route::route(&self.network, Source::Wire, frame.bytes(), frame.bytes().len()) {
+            Verdict::ToVm(to) => {
+                self.deliver(out, to, frame, Payment::Owed);
+                return Some(to);
+            }
+            Verdict::Asks { ipv4, vm, mac } if vm.is_none_or(|vm| self.answers_for(out, vm)) => {
+                self.answer_on_wire(frame, ipv4, mac);
+            }
+            Verdict::Drop(Reason::BadLength) => self.drop_from_wire(frame, |wire| &mut wire.drops_bad_length),
+            Verdict::Drop(Reason::Spoofed) => self.drop_from_wire(frame, |wire| &mut wire.drops_spoofed),
+            Verdict::ToWire | Verdict::Asks { .. } | Verdict::Drop(Reason::Unroutable) => {
+                self.drop_from_wire(frame, |wire| &mut wire.drops_unroutable);
+            }
+        }
+        None
+    }
+
+    fn drop_from_wire(&mut self, frame: Frame, counter: impl Fn(&mut Wire) -> &mut u64) {
+        *counter(&mut self.wire) += 1;
+        self.wire.frames_dropped += 1;
+        self.give_back(frame);
+    }
+
+    /// Puts a frame on the wire, or sends it to the core that has it.
+    ///
+    /// # Errors
+    /// The frame comes back if there is no room for it now.
+    pub(crate) fn put_on_wire(&mut self, frame: Frame) -> Result<(), Frame> {
+        if self.seat.core() != FIRST {
+            return self.pass_to_wire(frame);
+        }
+        self.hw.transmit(frame)?;
+        self.wire.frames_out += 1;
+        if self.wire.unflushed == 0 {
+            self.wire.flush_at = self.hw.now().after(FLUSH_GAP_NS);
+        }
+        self.wire.unflushed += 1;
+        Ok(())
+    }
+
+    /// Sends what is queued on the card if there is enough of it, or it has waited long enough, or nothing follows.
+    pub(crate) fn flush_if_due(&mut self, is_last: bool) {
+        let Wire { unflushed, flush_at, .. } = self.wire;
+        if unflushed == 0 {
+            return;
+        }
+        if is_last || unflushed >= FLUSH_AFTER || self.hw.now() >= flush_at {
+            self.hw.flush();
+            self.wire.unflushed = 0;
         }
     }
 
-    fn answers_for(&self, running: Option<&Vm<H>>, vm: u32) -> bool {
-        running.is_some_and(|running| running.number == vm)
+    fn answers_for(&self, out: &Out<'_, H>, vm: u32) -> bool {
+        out.has(vm)
             || self.vms.get(vm).is_some_and(|vm| vm.state != State::Ended)
             || self.vms.stub(vm).is_some_and(|stub| stub.state != Sleeper::Ended)
             || self.seat.is_elsewhere(vm) == Some(false)
     }
 
     fn answer_on_wire(&mut self, request: Frame, ipv4: [u8; 4], mac: [u8; 6]) {
-        if let Some(answer) = self.make_answer(request.bytes(), ipv4, mac)
-            && let Err(frame) = self.put_on_wire(answer)
-        {
-            self.wire.frames_dropped += 1;
-            self.give_back(frame);
+        match self.make_answer(request.bytes(), ipv4, mac).map(|answer| self.put_on_wire(answer)) {
+            Some(Ok(())) => {}
+            Some(Err(frame)) => {
+                self.wire.answers_dropped += 1;
+                self.give_back(frame);
+            }
+            None => self.wire.answers_dropped += 1,
         }
         self.give_back(request);
     }
@@ -90,207 +187,11 @@ impl<H: Hardware> Core<'_, H> {
         Some(answer)
     }
 
-    /// Queues a frame for a VM and wakes it if it waits for frames.
-    pub(crate) fn deliver(&mut self, running: Option<&mut Vm<H>>, to: u32, mut frame: Frame) {
-        let home = self.whereabouts(to);
-        if home != self.seat.core() {
-            return self.hand_over(home, to, frame);
-        }
-        if let Some(destination) = frame.bytes_mut().first_chunk_mut() {
-            *destination = Network::mac_of(to);
-        }
-        let vm = match running {
-            Some(running) if running.number == to => Some(running),
-            _ => self.vms.get_mut(to),
-        };
-        let Some(vm) = vm.filter(|vm| !matches!(vm.state, State::Ended | State::Created | State::Waiting)) else {
-            if self.vms.stub(to).is_some_and(|stub| stub.state != Sleeper::Ended) {
-                return self.deliver_to_parked(to, frame);
-            }
-            self.wire.frames_dropped += 1;
-            self.give_back(frame);
-            return;
-        };
-        let queued_bytes = vm.queued_bytes.saturating_add(frame.bytes().len());
-        let has_share = packet_share::may_queue(vm.queue.len(), self.hw.free_frames());
-        if !has_share || queued_bytes > MAX_RECEIVE_QUEUE_BYTES || vm.queue.len() >= MAX_RECEIVE_QUEUE_FRAMES {
-            vm.counters.drops_queue_full += 1;
-            self.give_back(frame);
-            return;
-        }
-        vm.queued_bytes = queued_bytes;
-        vm.queue.push_back(frame);
-        if vm.state == State::Idle && vm.enabled & Pending::RECEIVE.bits() != 0 {
-            self.wake(to);
-        }
-    }
-
-    /// Queues a frame for a VM that is parked, and wakes it if it waits for frames. It is delivered when the VM runs.
-    fn deliver_to_parked(&mut self, to: u32, frame: Frame) {
-        let free = self.hw.free_frames();
-        let Some(stub) = self.vms.stub_mut(to) else { return self.give_back(frame) };
-        let queued_bytes = stub.queued_bytes.saturating_add(frame.bytes().len());
-        let has_share = packet_share::may_queue(stub.queue.len(), free);
-        if !has_share || queued_bytes > MAX_RECEIVE_QUEUE_BYTES || stub.queue.len() >= MAX_RECEIVE_QUEUE_FRAMES {
-            stub.counters.drops_queue_full += 1;
-            self.give_back(frame);
-            return;
-        }
-        stub.queued_bytes = queued_bytes;
-        stub.queue.push_back(frame);
-        if stub.enabled & Pending::RECEIVE.bits() != 0 {
-            self.wake_parked(to);
-        }
-    }
-
-    /// Copies queued frames into a VM's receive ring, as many as fit.
-    ///
-    /// # Errors
-    /// With what becomes of the VM if its ring is corrupt, or there is no memory for it.
-    pub(crate) fn fill_receive_ring(&mut self, vm: &mut Vm<H>) -> Result<(), After> {
-        if vm.queue.is_empty() {
-            return Ok(());
-        }
-        if let Some(memory) = &mut vm.memory
-            && memory.fixed.need_receive(&mut self.hw).is_err()
-        {
-            return Err(After::Starve);
-        }
-        let Some(ring) = vm.receive_ring() else { return Ok(()) };
-        let mut any = false;
-        while let Some(frame) = vm.queue.front() {
-            let pushed = ring.push(&mut self.hw, vm.indices.receive_head, frame.bytes()).map_err(After::End)?;
-            let Some(head) = pushed else { break };
-            vm.indices.receive_head = head;
-            vm.counters.frames_received += 1;
-            any = true;
-            if let Some(frame) = vm.queue.pop_front() {
-                vm.queued_bytes = vm.queued_bytes.saturating_sub(frame.bytes().len());
-                self.give_back(frame);
-            }
-        }
-        if any {
-            vm.set_pending(&mut self.hw, Pending::RECEIVE);
-        }
-        Ok(())
-    }
-
-    /// Sends what is in a VM's transmit ring.
-    ///
-    /// # Errors
-    /// With the cause for which the VM ends, if its ring is corrupt.
-    pub(crate) fn drain_transmit_ring(&mut self, vm: &mut Vm<H>) -> Result<(), Cause> {
-        let Some(ring) = vm.transmit_ring(self.zero.mpn()) else { return Ok(()) };
-        let head = ring.guest_head(&self.hw);
-        let before = vm.indices.transmit_tail;
-        if head == before {
-            return Ok(());
-        }
-        let result = self.drain_up_to(vm, head);
-        if vm.indices.transmit_tail != before {
-            ring.publish_tail(&mut self.hw, vm.indices.transmit_tail);
-            vm.set_pending(&mut self.hw, Pending::TRANSMIT);
-        }
-        if result? == Drained::Blocked && !vm.is_blocked {
-            vm.is_blocked = true;
-            self.blocked.push_back(vm.number);
-        }
-        Ok(())
-    }
-
-    fn drain_up_to(&mut self, vm: &mut Vm<H>, head: u32) -> Result<Drained, Cause> {
-        let Some(ring) = vm.transmit_ring(self.zero.mpn()) else { return Ok(Drained::All) };
-        loop {
-            let (at, length, next_tail) = match ring.next(&self.hw, head, vm.indices.transmit_tail)? {
-                Next::Empty => return Ok(Drained::All),
-                Next::Record { at, length, next_tail } if length <= MAX_FRAME_BYTES => (at, length, next_tail),
-                Next::Record { next_tail, .. } | Next::Malformed { next_tail } => {
-                    vm.counters.drops_bad_length += 1;
-                    vm.indices.transmit_tail = next_tail;
-                    continue;
-                }
-            };
-            let Some(mut frame) = self.hw.take_frame() else { return Ok(Drained::Blocked) };
-            frame.set_length(length);
-            ring.read(&self.hw, at, frame.bytes_mut());
-            if let Err(frame) = self.forward(vm, frame) {
-                self.give_back(frame);
-                return Ok(Drained::Blocked);
-            }
-            vm.indices.transmit_tail = next_tail;
-        }
-    }
-
-    /// Sends one frame of a VM on its way, or drops it. It comes back if the wire is full.
-    fn forward(&mut self, from: &mut Vm<H>, mut frame: Frame) -> Result<(), Frame> {
-        match route::route(&self.network, Source::Vm(from.number), frame.bytes()) {
-            Verdict::ToWire => {
-                if let Some(destination) = frame.bytes_mut().first_chunk_mut() {
-                    *destination = self.network.host_mac;
-                }
-                self.put_on_wire(frame)?;
-                from.counters.frames_sent += 1;
-            }
-            Verdict::ToVm(to) => {
-                from.counters.frames_sent += 1;
-                self.deliver(Some(from), to, frame);
-            }
-            Verdict::Asks { ipv4, vm, mac } if vm.is_none_or(|vm| self.answers_for(Some(from), vm)) => {
-                from.counters.frames_sent += 1;
-                if let Some(answer) = self.make_answer(frame.bytes(), ipv4, mac) {
-                    let number = from.number;
-                    self.deliver(Some(from), number, answer);
-                }
-                self.give_back(frame);
-            }
-            Verdict::Asks { .. } => {
-                from.counters.drops_unroutable += 1;
-                self.give_back(frame);
-            }
-            Verdict::Drop(reason) => {
-                match reason {
-                    Reason::BadLength => from.counters.drops_bad_length += 1,
-                    Reason::Unroutable => from.counters.drops_unroutable += 1,
-                    Reason::Spoofed => self.note_spoof(from),
-                }
-                self.give_back(frame);
-            }
-        }
-        Ok(())
-    }
-
-    fn note_spoof(&mut self, from: &mut Vm<H>) {
-        from.counters.drops_spoofed += 1;
-        let now = self.hw.now();
-        if from.last_spoof_event.is_none_or(|last| now.since(last) >= SPOOF_EVENT_NS) {
-            from.last_spoof_event = Some(now);
-            self.post_event(Event::Spoofed { vm: from.number });
-        }
-    }
-
-    /// Gives VMs whose frames wait for the wire another chance, in order.
-    pub(crate) fn retry_blocked(&mut self) {
-        for _ in 0..self.blocked.len() {
-            let Some(number) = self.blocked.pop_front() else { return };
-            let Some(mut vm) = self.vms.take(number) else { continue };
-            vm.is_blocked = false;
-            let result = self.drain_transmit_ring(&mut vm);
-            self.bill_vm(&mut vm);
-            let is_blocked = vm.is_blocked;
-            if let Err(cause) = result {
-                self.end(&mut vm, cause);
-            } else if vm.state == State::Idle {
-                // Frames it sent to itself, or room in its ring.
-                let receives = !vm.queue.is_empty() && vm.enabled & Pending::RECEIVE.bits() != 0;
-                let transmits = !is_blocked && vm.enabled & Pending::TRANSMIT.bits() != 0;
-                if receives || transmits {
-                    self.make_runnable(&mut vm);
-                }
-            }
-            self.vms.put(vm);
-            if is_blocked {
-                return;
-            }
-        }
+    /// When a timer or the network is to be seen to, though nothing arrives.
+    pub(crate) fn next_alarm(&self) -> Nanos {
+        let poll = if self.wire.is_poll_due { self.wire.next_poll } else { Nanos::NEVER };
+        let flush = if self.wire.unflushed > 0 { self.wire.flush_at } else { Nanos::NEVER };
+        let own = self.timers.next().min(self.scheduler.next_release());
+        own.min(self.senders.alarm()).min(poll).min(flush)
     }
 }

@@ -9,6 +9,7 @@ use crate::core::Core;
 use crate::delta::Place;
 use crate::fixed::FixedPages;
 use crate::memory::Memory;
+use crate::network::transmit::Transmit;
 use crate::pack::{PACK_PAGES, Pack, Packer, Span, Squeezed, Writer};
 use crate::swap::{self, Handle, Stored, Swap};
 use crate::vm::{Account, Indices, Sleeper, State, Stub, Vm};
@@ -86,7 +87,8 @@ const MAX_PARKING_A_TURN: usize = 16;
 /// Why a VM cannot be parked now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
-    /// It is not asleep, or frames wait for it or from it, or it is too large: ask another one.
+    /// It is not asleep, or frames wait for it or from it, or it has just sent as fast as it may, or it is too large:
+    /// ask another one.
     Unfit,
     /// Pages of it have to go elsewhere first, or are being written.
     Later,
@@ -146,7 +148,7 @@ impl<H: Hardware> Vm<H> {
         matches!(self.state, State::Idle | State::Paused)
             && !self.is_privileged
             && !self.is_queued
-            && !self.is_blocked
+            && self.transmit.is_at_rest(hw.now())
             && self.queue.is_empty()
             && head == self.indices.transmit_tail
             && memory.delta.len() <= MAX_MAP_PAGES
@@ -370,6 +372,7 @@ impl<H: Hardware> Core<'_, H> {
             cold_pages: count(nr_cold),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            unpaid_frames: vm.unpaid_frames,
             console: vm.console,
             counters: vm.counters,
         }
@@ -472,7 +475,6 @@ impl<H: Hardware> Core<'_, H> {
             generation: stub.generation,
             state: State::Idle,
             is_queued: false,
-            is_blocked: false,
             is_privileged: false,
             is_embryo: false,
             is_admitted: true,
@@ -491,13 +493,14 @@ impl<H: Hardware> Core<'_, H> {
             indices: Indices { transmit_tail, receive_head, console_head, request_tail, completion_head },
             queue: core::mem::take(&mut stub.queue),
             queued_bytes: core::mem::take(&mut stub.queued_bytes),
+            unpaid_frames: core::mem::take(&mut stub.unpaid_frames),
+            transmit: Transmit::new(self.classes.terms(stub.class), self.hw.now()),
             awaited: None,
             last_fault: None,
             enabled: stub.enabled,
             deadline: stub.deadline.take(),
             last_ran: self.hw.now(),
             console: stub.console,
-            last_spoof_event: None,
             counters: stub.counters,
             pace: Pace::default(),
             accounted: Account::default(),

@@ -54,7 +54,7 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Serves every ring, then lets the VM sleep unless there is something for it already.
     fn idle(&mut self, vm: &mut Vm<H>, deadline: Nanos) -> Result<After, After> {
-        self.drain_transmit_ring(vm).map_err(After::End)?;
+        self.drain_transmit_ring(vm, None).map_err(After::End)?;
         self.fill_receive_ring(vm)?;
         if vm.is_privileged {
             // Only a VM with the bit has the ring; what it asked and how that went is in its rings.
@@ -81,7 +81,7 @@ impl<H: Hardware> Core<'_, H> {
 
     fn notify(&mut self, vm: &mut Vm<H>, devices: Devices) -> Performed {
         if devices.contains(Devices::TRANSMIT) {
-            self.drain_transmit_ring(vm).map_err(After::End)?;
+            self.drain_transmit_ring(vm, None).map_err(After::End)?;
         }
         if devices.contains(Devices::RECEIVE) {
             self.fill_receive_ring(vm)?;

@@ -60,10 +60,13 @@ fn field<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
     frame.get(at..)?.first_chunk().copied()
 }
 
-/// Decides what becomes of a frame.
+/// Bytes at the beginning of a frame that decide where it goes.
+pub const HEAD_BYTES: usize = ARP_FRAME_BYTES;
+
+/// Decides what becomes of a frame of that length. Of its bytes the first [`HEAD_BYTES`] are enough.
 #[must_use]
-pub fn route(network: &Network, source: Source, frame: &[u8]) -> Verdict {
-    if frame.len() < MIN_FRAME_BYTES || frame.len() > MAX_FRAME_BYTES {
+pub fn route(network: &Network, source: Source, frame: &[u8], length: usize) -> Verdict {
+    if !(MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&length) {
         return Verdict::Drop(Reason::BadLength);
     }
     let (Some(to), Some(from), Some(kind)) = (field::<6>(frame, 0), field::<6>(frame, 6), field::<2>(frame, 12)) else {
@@ -196,7 +199,7 @@ mod tests {
     fn frames_find_their_way() {
         let (n, seven, nine) = plan();
         let (mac7, mac9, switch) = (Network::mac_of(7), Network::mac_of(9), Network::SWITCH_MAC);
-        let go = |source, f: Vec<u8>| route(&n, source, &f);
+        let go = |source, f: Vec<u8>| route(&n, source, &f, f.len());
         assert_eq!(go(Source::Vm(7), frame(switch, mac7, seven, nine, 60)), Verdict::ToVm(9));
         assert_eq!(go(Source::Vm(7), frame(mac9, mac7, seven, nine, 60)), Verdict::ToVm(9));
         assert_eq!(go(Source::Vm(7), frame(switch, mac7, seven, HOST, 60)), Verdict::ToWire);
@@ -209,7 +212,7 @@ mod tests {
     fn bad_frames_are_dropped_for_the_right_reason() {
         let (n, seven, nine) = plan();
         let (mac7, switch) = (Network::mac_of(7), Network::SWITCH_MAC);
-        let drop = |source, f: Vec<u8>| match route(&n, source, &f) {
+        let drop = |source, f: Vec<u8>| match route(&n, source, &f, f.len()) {
             Verdict::Drop(reason) => reason,
             other => panic!("not dropped: {other:?}"),
         };
@@ -241,7 +244,7 @@ mod tests {
     fn the_switch_answers_arp() {
         let (n, seven, nine) = plan();
         let mac7 = Network::mac_of(7);
-        let ask = |source, f: Vec<u8>| route(&n, source, &f);
+        let ask = |source, f: Vec<u8>| route(&n, source, &f, f.len());
         let asks = |ipv4, vm, mac| Verdict::Asks { ipv4, vm, mac };
         assert_eq!(ask(Source::Wire, arp(n.host_mac, HOST, seven)), asks(seven, Some(7), mac7));
         let next_hop = asks(n.switch_ipv4, None, Network::SWITCH_MAC);
@@ -286,7 +289,7 @@ mod tests {
                     f[at..at + 4].copy_from_slice(&n.ipv4_of(vm));
                 }
             }
-            match route(&n, Source::Vm(vm), &f) {
+            match route(&n, Source::Vm(vm), &f, f.len()) {
                 Verdict::Drop(_) => {}
                 Verdict::Asks { .. } => prop_assert_eq!(&f[28..32], &n.ipv4_of(vm)),
                 Verdict::ToVm(_) | Verdict::ToWire => {

@@ -2,12 +2,13 @@
 
 use crate::account::Ledger;
 use crate::classes::{Classes, DEFAULT_GROUP_TERMS};
-use crate::console::{Level, MACHINE_CONSOLE_RATE, log};
+use crate::console::{self, Level, log};
 use crate::core::{Core, MAX_EVENTS};
 use crate::cores::{FIRST, Message, Seat, seats};
 use crate::images::LoadedImage;
 use crate::mail::Search;
 use crate::network::Wire;
+use crate::network::transmit::Senders;
 use crate::pack::Packer;
 use crate::swap::Swap;
 use crate::table::Vms;
@@ -93,12 +94,15 @@ impl<'b, H: Hardware> Core<'b, H> {
         let mut core = Self::bare(hw, bundle, &plan, seat)?;
         if core.seat.core() == FIRST {
             core.start_supervisor(&plan)?;
-        } else {
-            core.seat.welcome(FIRST);
-            core.seat.send(&mut core.hw, FIRST, Message::Hello);
         }
         if core.hw.free_pages() < core.marks.high {
             return Err(BootError::NoMemory);
+        }
+        if core.seat.core() != FIRST {
+            core.seat.welcome(FIRST);
+            for other in 0..core.seat.nr_cores() {
+                core.seat.send(&mut core.hw, other, Message::Hello);
+            }
         }
         Ok(core)
     }
@@ -126,6 +130,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let swap = Swap::new(&mut hw, plan.swap_pages);
         let pages = hw.total_pages();
         let marks = Watermarks::of(pages);
+        let nr_cores = seat.nr_cores();
         let next_generation = u64::from(seat.core()).saturating_add(1);
         Ok(Self {
             hw,
@@ -167,8 +172,8 @@ impl<'b, H: Hardware> Core<'b, H> {
             timers: Timers::default(),
             random,
             wire: Wire::default(),
-            console: Bucket::new(MACHINE_CONSOLE_RATE, Nanos(0)),
-            blocked: VecDeque::new(),
+            console: Bucket::new(console::machine_rate(nr_cores), Nanos(0)),
+            senders: Senders::new(),
             loading: VecDeque::new(),
             remains: VecDeque::new(),
             events: VecDeque::with_capacity(MAX_EVENTS),

@@ -85,6 +85,13 @@ impl<H: Hardware> Core<'_, H> {
             frames_in: self.wire.frames_in,
             frames_out: self.wire.frames_out,
             frames_dropped: self.wire.frames_dropped,
+            drops_bad_length: self.wire.drops_bad_length,
+            drops_spoofed: self.wire.drops_spoofed,
+            drops_unroutable: self.wire.drops_unroutable,
+            drops_queue_full: self.wire.drops_queue_full,
+            drops_no_buffer: self.wire.drops_no_buffer,
+            answers_dropped: self.wire.answers_dropped,
+            senders_waiting: u32::try_from(self.senders.circle.len()).unwrap_or(u32::MAX),
             events_lost: self.events_lost,
         }
     }
@@ -99,6 +106,7 @@ pub fn add(sum: &mut MachineStatus, other: &MachineStatus) {
         (&mut sum.waiting, other.waiting),
         (&mut sum.parked, other.parked),
         (&mut sum.parked_on_disk, other.parked_on_disk),
+        (&mut sum.senders_waiting, other.senders_waiting),
     ] {
         *sum = sum.saturating_add(more);
     }
@@ -126,6 +134,12 @@ pub fn add(sum: &mut MachineStatus, other: &MachineStatus) {
         (&mut sum.frames_in, other.frames_in),
         (&mut sum.frames_out, other.frames_out),
         (&mut sum.frames_dropped, other.frames_dropped),
+        (&mut sum.drops_bad_length, other.drops_bad_length),
+        (&mut sum.drops_spoofed, other.drops_spoofed),
+        (&mut sum.drops_unroutable, other.drops_unroutable),
+        (&mut sum.drops_queue_full, other.drops_queue_full),
+        (&mut sum.drops_no_buffer, other.drops_no_buffer),
+        (&mut sum.answers_dropped, other.answers_dropped),
         (&mut sum.events_lost, other.events_lost),
     ] {
         *sum = sum.saturating_add(more);

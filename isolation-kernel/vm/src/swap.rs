@@ -220,6 +220,11 @@ impl Swap {
         }
     }
 
+    /// Whether there are packs to be read, and no transfer under way whose end would bring them on.
+    pub fn waits_for_pages(&self) -> bool {
+        !self.reads.is_empty() && self.flights.is_empty()
+    }
+
     /// Somebody waits for a pack that is on disk.
     pub fn want(&mut self, handle: Handle) {
         self.reads.push_back(handle);

@@ -2,6 +2,7 @@
 
 use crate::account::Pace;
 use crate::memory::Memory;
+use crate::network::transmit::Transmit;
 use crate::pack::{Pack, Span};
 use crate::rings::RingMemory;
 use crate::swap::Place;
@@ -53,8 +54,6 @@ pub struct Vm<H: Hardware> {
     pub state: State,
     /// Whether the scheduler's queue holds it.
     pub is_queued: bool,
-    /// Whether frames wait in its transmit ring for room on the wire.
-    pub is_blocked: bool,
     pub is_privileged: bool,
     /// Whether it runs up to `ready()` to become a template.
     pub is_embryo: bool,
@@ -81,7 +80,12 @@ pub struct Vm<H: Hardware> {
     /// Frames that wait for it, in kernel buffers.
     pub queue: VecDeque<Frame>,
     /// Bytes of the frames in it.
-    pub queued_bytes: usize,
+    pub queued_bytes: u32,
+    /// Frames from outside that were handled for it while it was not running: work that it has not paid for. Whoever
+    /// charges it for them sets it to 0.
+    pub unpaid_frames: u32,
+    /// Its account with the network as a sender.
+    pub transmit: Transmit,
     /// The pack with the page it waits for, until it has come to use it.
     pub awaited: Option<u32>,
     /// Address, access and instruction of its last exit, if that was a page fault.
@@ -93,7 +97,6 @@ pub struct Vm<H: Hardware> {
     /// When it ran last.
     pub last_ran: Nanos,
     pub console: Bucket,
-    pub last_spoof_event: Option<Nanos>,
     pub counters: Counters,
     /// How long it waits for the processor, since it was created or woke.
     pub pace: Pace,
@@ -157,7 +160,9 @@ pub struct Stub {
     pub own_pages: u32,
     pub cold_pages: u32,
     pub queue: VecDeque<Frame>,
-    pub queued_bytes: usize,
+    pub queued_bytes: u32,
+    /// As a VM's.
+    pub unpaid_frames: u32,
     pub console: Bucket,
     pub counters: Counters,
 }

@@ -186,7 +186,7 @@ fn wait_by_interrupt(
 }
 
 /// Makes one transfer, and waits for it.
-fn transfer(machine: &mut Machine, transfer: Transfer, block: u64, pages: Vec<Page>) -> Result<Vec<Page>, String> {
+pub fn transfer(machine: &mut Machine, transfer: Transfer, block: u64, pages: Vec<Page>) -> Result<Vec<Page>, String> {
     let expected = numbers(&pages);
     let request = DiskRequest { transfer, block, pages };
     machine.submit(7, request).map_err(|(e, _)| alloc::format!("submit: {e:?}"))?;
@@ -210,11 +210,11 @@ fn wait(machine: &mut Machine) -> Result<(u64, Vec<Page>), String> {
     }
 }
 
-fn take(machine: &mut Machine, nr_pages: usize) -> Result<Vec<Page>, String> {
+pub fn take(machine: &mut Machine, nr_pages: usize) -> Result<Vec<Page>, String> {
     (0..nr_pages).map(|_| machine.allocate().ok_or("no page".to_string())).collect()
 }
 
-fn give(machine: &mut Machine, pages: Vec<Page>) {
+pub fn give(machine: &mut Machine, pages: Vec<Page>) {
     pages.into_iter().for_each(|page| machine.release(page));
 }
 

@@ -5,13 +5,13 @@ use alloc::string::ToString;
 use hal::{Pages, Processor};
 use machine::{Job, Machine};
 
-/// How long a wake-up may take.
-const WAKE_NS: u64 = 10_000_000;
+/// How long a wake-up may take: one that is lost never comes, and a host may have fewer processors than the machine.
+const WAKE_NS: u64 = 2_000_000_000;
 
 /// All come up, answer with their own numbers, see the same memory, are as protected as the first, and wake.
 pub fn all(machine: &mut Machine) -> Outcome {
     let (running, found) = (machine.nr_running(), machine.nr_cpus());
-    check!(running == found, "{running} of {found} processors run");
+    check!(running == found || !super::terms().is_whole, "{running} of {found} processors run");
     let free = machine.free_pages();
     let page = machine.allocate().ok_or("no page".to_string())?;
     let at = page.mpn();
