@@ -73,6 +73,12 @@ pub trait Ethernet {
     /// Gives a frame back to the pool it is from: this core's.
     fn give_frame(&mut self, frame: Frame);
 
+    /// Whether [`receive`](Self::receive) may have something to do: a look that costs less. It is true as long as
+    /// the card would not tell of a frame that arrives.
+    fn has_received(&self) -> bool {
+        true
+    }
+
     /// The next frame from the wire.
     fn receive(&mut self) -> Option<Frame>;
 
@@ -156,6 +162,11 @@ pub trait Disk {
 pub trait Serial {
     /// Prints text as it is.
     fn print(&mut self, text: fmt::Arguments<'_>);
+
+    /// Whether [`read_byte`](Self::read_byte) may have something: a look that costs less.
+    fn has_typed(&self) -> bool {
+        true
+    }
 
     /// The next byte that was typed.
     fn read_byte(&mut self) -> Option<u8>;

@@ -175,6 +175,7 @@ pub fn used_bytes() -> u64 {
 }
 
 /// Bytes the heap can grow by. What it has and does not use may be too scattered to count.
+#[inline]
 pub fn room() -> u64 {
     (ram::remaining() + STOCK.lock().count) * PAGE
 }

@@ -86,6 +86,12 @@ impl Net {
         self.receive.kick(&mut self.transport);
     }
 
+    /// Whether a frame has come, the device has few buffers left, or it would not tell of the next frame.
+    #[inline]
+    pub fn has_received(&self) -> bool {
+        self.receive.is_used() || self.nr_posted < QUEUE_FRAMES / 2
+    }
+
     /// The next frame from the wire.
     pub fn receive(&mut self, pool: &mut FramePool) -> Option<Frame> {
         loop {

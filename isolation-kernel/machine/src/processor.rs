@@ -1,6 +1,7 @@
 //! The traits of `hal` for running guests, time and devices.
 
 use crate::cpu::random_word;
+use crate::net::Net;
 use crate::parts::DiskAccess;
 use crate::scale::to_ns;
 use crate::space::Space;
@@ -209,6 +210,11 @@ impl Ethernet for Machine {
         self.pool.give(frame);
     }
 
+    #[inline]
+    fn has_received(&self) -> bool {
+        self.net.as_ref().is_some_and(Net::has_received)
+    }
+
     fn receive(&mut self) -> Option<Frame> {
         self.net.as_mut()?.receive(&mut self.pool)
     }
@@ -269,6 +275,11 @@ impl Disk for Machine {
 impl Serial for Machine {
     fn print(&mut self, text: fmt::Arguments<'_>) {
         serial::print(text);
+    }
+
+    #[inline]
+    fn has_typed(&self) -> bool {
+        serial::has_typed()
     }
 
     fn read_byte(&mut self) -> Option<u8> {

@@ -2,6 +2,7 @@
 
 use crate::bytes::ByteRing;
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::spec::registers::IER;
@@ -21,6 +22,9 @@ struct Line {
 
 /// `None` until it is started, or if there is no port.
 static LINE: Mutex<Option<Line>> = Mutex::new(None);
+
+/// Whether a byte may wait in the line's input. Changed by whoever holds the line.
+static HAS_TYPED: AtomicBool = AtomicBool::new(false);
 
 /// Starts the port, if there is one. Bytes that arrive raise its interrupt.
 pub fn start() {
@@ -45,6 +49,7 @@ impl Line {
         while !self.input.is_full() {
             let Ok(byte) = self.uart.try_receive_byte() else { return };
             self.input.push(byte);
+            HAS_TYPED.store(true, Ordering::Relaxed);
         }
         // The rest waits in the port, silently, until there is room.
         self.uart.disable_interrupts(IER::DATA_READY);
@@ -73,12 +78,20 @@ pub fn receive() {
     }
 }
 
+/// Whether there may be a byte that was typed, without taking the line.
+#[inline]
+pub fn has_typed() -> bool {
+    HAS_TYPED.load(Ordering::Relaxed)
+}
+
 /// The next byte that was typed.
 pub fn read_byte() -> Option<u8> {
     let mut line = LINE.lock();
     let line = line.as_mut()?;
     let was_full = line.input.is_full();
     let byte = line.input.pop();
+    // Whoever puts one in holds the line then, and says so afterwards.
+    HAS_TYPED.store(byte.is_some(), Ordering::Relaxed);
     if was_full {
         line.uart.enable_interrupts(IER::DATA_READY);
         line.receive();

@@ -291,6 +291,7 @@ impl hal::Pages for Machine {
         self.frames.release(page);
     }
 
+    #[inline]
     fn free_pages(&self) -> u64 {
         self.frames.free_pages()
     }
@@ -311,6 +312,7 @@ impl hal::Pages for Machine {
         crate::ram::kept_pages()
     }
 
+    #[inline]
     fn heap_room(&self) -> u64 {
         crate::heap::room()
     }

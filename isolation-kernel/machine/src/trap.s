@@ -1,6 +1,6 @@
 # Everything that enters the kernel. Offsets in braces are fields of `Cpu`, found through GS, or of `Registers`.
 
-.section .text
+.section .text.entry, "ax", @progbits
 # A virtual instruction. rcx = rip, r11 = rflags; IF, DF, TF, AC and NT are already clear (SFMASK).
 # The registers go where they belong by pushing them from the end of `Registers`.
 .balign 64
@@ -152,3 +152,4 @@ nmi_entry:
 4:  cli
     hlt
     jmp 4b
+.text

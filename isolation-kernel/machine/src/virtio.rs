@@ -101,6 +101,12 @@ impl<const N: usize> Ring<N> {
         used
     }
 
+    /// Whether [`Self::poll`] has something to do: a buffer that was used, or to switch the interrupt on.
+    #[inline]
+    pub fn is_used(&self) -> bool {
+        !self.is_armed || self.queue.can_pop()
+    }
+
     /// Notes that buffers were added.
     #[inline]
     pub fn note_added(&mut self) {

@@ -11,7 +11,7 @@
 //! | [`deficit`] | who sends next when the wire is short |
 //! | [`pace`] | how fast a VM may send |
 //! | [`bucket`] | how much of something a VM may use at a time |
-//! | [`wheel`] | when a sleeping VM is due |
+//! | [`wheel`] | whose deadline comes next |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -50,6 +50,9 @@ pub const LATENCY_NS: u64 = 32_000_000;
 /// How long a VM runs before one that has come with an earlier deadline takes its place.
 pub const PREEMPT_NS: u64 = 200_000;
 
+/// The most that one charge counts for: no turn is as long, unless the host has stopped the machine meanwhile.
+const MAX_CHARGE_NS: u64 = 8 * MAX_QUANTUM_NS;
+
 /// The shortest turn that a limit leaves: the rest of it comes off the next one.
 const MIN_TURN_NS: u64 = 50_000;
 
@@ -338,7 +341,7 @@ impl Scheduler {
             _ => self.node_of(vm),
         };
         let node = self.nodes.at_mut(node);
-        node.owed_ns = node.owed_ns.saturating_add(ns);
+        node.owed_ns = node.owed_ns.saturating_add(ns.min(MAX_CHARGE_NS));
     }
 
     /// A VM cannot run any more. Nothing happens if it could not.

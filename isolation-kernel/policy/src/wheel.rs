@@ -3,7 +3,8 @@
 //!
 //! A deadline is rounded up to a tick of [`TICK_NS`]. It waits on the level of the highest digit, of 6 bits, in which
 //! its tick differs from the wheel's, in the slot of that digit. When the time comes to a slot, its deadlines move
-//! down, a few at each call ([`MOVES`]), until they are due: no call's length depends on how many there are.
+//! down, a few at each call ([`MOVES`]), until they are due or in a slot of the lowest level, where all are due at
+//! once: no call's length depends on how many there are.
 //!
 //! The lists are linked through one array by VM number, 16 bytes for each.
 
@@ -20,11 +21,14 @@ pub const MAX_NUMBERS: u32 = 1 << 20;
 /// Deadlines that a call of [`Wheel::expired`] moves at most.
 pub const MOVES: u32 = 16;
 
-const TICK_BITS: u32 = 14;
+/// Not more: a VM that sleeps for less than it takes to change to another one should not sleep for longer than that.
+const TICK_BITS: u32 = 8;
 const DIGIT_BITS: u32 = 6;
 const SLOTS: u16 = 1 << DIGIT_BITS;
-/// Enough for the 51 bits of a tick.
+/// Enough for the 54 bits of a tick.
 const LEVELS: u16 = 9;
+/// The last tick that can be told: 146 years after the machine was started.
+const LAST_TICK: u64 = (1 << (64 - PLACE_BITS)) - 1;
 /// The list of what is due, behind those of the slots.
 const DUE: u16 = LEVELS * SLOTS;
 /// The place of what is not set.
@@ -95,11 +99,24 @@ impl Default for Wheel {
 }
 
 impl Wheel {
-    /// Sets a VM's deadline, in place of the one it had. [`Nanos::NEVER`] is none, and neither is one of a number
-    /// from [`MAX_NUMBERS`] on.
-    pub fn set(&mut self, at: Nanos, vm: u32) {
+    /// Sets a VM's deadline, in place of the one it had, and answers when it is met. [`Nanos::NEVER`] is none, and
+    /// neither is one that is centuries away or of a number from [`MAX_NUMBERS`] on.
+    pub fn set(&mut self, at: Nanos, vm: u32) -> Nanos {
         self.clear(vm);
-        if at == Nanos::NEVER || vm >= MAX_NUMBERS {
+        let tick = at.0.div_ceil(TICK_NS);
+        if tick > LAST_TICK || vm >= MAX_NUMBERS {
+            return Nanos::NEVER;
+        }
+        if self.entry(vm).is_none() {
+            self.reserve(vm);
+        }
+        self.link(vm, tick);
+        to_time(tick)
+    }
+
+    /// Makes room for a VM's deadline, so that setting it takes none. Numbers from [`MAX_NUMBERS`] on get none.
+    pub fn reserve(&mut self, vm: u32) {
+        if vm >= MAX_NUMBERS {
             return;
         }
         let chunk = vm as usize / CHUNK;
@@ -109,7 +126,6 @@ impl Wheel {
         if let Some(chunk) = self.chunks.get_mut(chunk) {
             chunk.get_or_insert_with(|| (0..CHUNK).map(|_| Entry::UNSET).collect());
         }
-        self.link(vm, at.0.div_ceil(TICK_NS));
     }
 
     /// Forgets a VM's deadline, if it has one.
@@ -128,6 +144,9 @@ impl Wheel {
             return to_time(self.current);
         }
         let Some((place, start)) = self.first_slot() else { return Nanos::NEVER };
+        if place < SLOTS {
+            return to_time(start);
+        }
         let mut earliest = u64::MAX;
         let mut vm = self.list(place).first;
         for _ in 0..LOOK {
@@ -141,11 +160,28 @@ impl Wheel {
     /// Takes out a VM whose deadline has passed. Moves at most [`MOVES`] others: while there are more to move it may
     /// answer `None` although one has passed, and [`Self::next`] is not later than `now`.
     pub fn expired(&mut self, now: Nanos) -> Option<u32> {
-        self.advance(now.0 / TICK_NS);
-        let vm = self.list(DUE).first;
+        let now = now.0 / TICK_NS;
+        let mut vm = self.first_due(now);
+        if vm == NONE {
+            self.advance(now);
+            vm = self.first_due(now);
+        }
         let entry = self.entry(vm)?;
         self.unlink(vm, entry);
         Some(vm)
+    }
+
+    /// The first of those that are due where they are.
+    #[inline]
+    fn first_due(&self, now: u64) -> u32 {
+        let due = self.list(DUE).first;
+        if due != NONE {
+            return due;
+        }
+        match self.first_slot() {
+            Some((place, start)) if place < SLOTS && start <= now => self.list(place).first,
+            _ => NONE,
+        }
     }
 
     /// Goes on towards a tick, as far as [`MOVES`] deadlines allow.
@@ -165,6 +201,9 @@ impl Wheel {
             }
             match self.first_slot() {
                 Some((place, start)) if start <= now => {
+                    if place < SLOTS {
+                        return;
+                    }
                     // Into the slot, so that all in it finds a place below, but not past it, as others follow.
                     let end = start | ((1 << (DIGIT_BITS * u32::from(place / SLOTS))) - 1);
                     self.current = now.min(end);
@@ -182,7 +221,8 @@ impl Wheel {
         self.draining.is_some_and(|place| self.list(place).first != NONE)
     }
 
-    /// The slot that comes first, and its first tick. None is being drained.
+    /// The slot that comes first, and its first tick. Slots of the lowest level come before the one being drained.
+    #[inline]
     fn first_slot(&self) -> Option<(u16, u64)> {
         let (level, slots) = (0..LEVELS).zip(self.occupied).find(|&(_, slots)| slots != 0)?;
         let digit = slots.trailing_zeros();
@@ -306,15 +346,21 @@ mod tests {
         wheel.set(Nanos(7), MAX_NUMBERS);
         assert!(wheel.next() <= Nanos(5_000_000_000));
         assert_eq!(drain(&mut wheel, 5_000_000_000, 10), [3]);
-        wheel.set(Nanos(u64::MAX - 1), 3);
-        assert_eq!(drain(&mut wheel, u64::MAX - TICK_NS, 10), []);
+        assert_eq!(wheel.set(Nanos(u64::MAX - 1), 3), Nanos::NEVER);
+        let last = LAST_TICK * TICK_NS;
+        assert_eq!(wheel.set(Nanos(last - 1), 3), Nanos(last));
+        assert_eq!(drain(&mut wheel, last - 1, 10), []);
         wheel.clear(3);
         assert_eq!(wheel.next(), Nanos::NEVER);
+        // A call makes room for it, but not for a number that can have none.
+        wheel.reserve(MAX_NUMBERS);
+        wheel.reserve(700);
+        assert_eq!(wheel.set(Nanos(TICK_NS + 1), 700), Nanos(2 * TICK_NS));
     }
 
     #[test]
     fn a_lone_deadline_is_answered_exactly_however_far() {
-        for at in [TICK_NS, 1 << 30, 1 << 45, 1 << 62] {
+        for at in [TICK_NS, 1 << 30, 1 << 45, 1 << 61] {
             let mut wheel = Wheel::default();
             wheel.set(Nanos(at), 9);
             assert_eq!(wheel.next(), Nanos(at));
@@ -374,7 +420,7 @@ mod tests {
                             _ => now.saturating_add(span),
                         };
                         model.retain(|&(_, other)| other != vm);
-                        if at != u64::MAX {
+                        if tick(at) <= LAST_TICK {
                             model.insert((tick(at), vm));
                         }
                         wheel.set(Nanos(at), vm);

@@ -396,6 +396,14 @@ impl Pages for Machine {
     }
 
     fn set_bits(&mut self, page: Mpn, offset: usize, bits: u32) -> u32 {
+        {
+            let mut outside = self.outside.borrow_mut();
+            // A VM that raises its own again and again does so in its own time.
+            if outside.raised_last.replace(page) != Some(page) {
+                outside.raised += 1;
+            }
+            outside.most_raised = outside.most_raised.max(outside.raised);
+        }
         let before = self.load(page, offset);
         self.store(page, offset, before | bits);
         before
@@ -529,6 +537,7 @@ impl Ethernet for Machine {
         if self.core != 0 {
             return None;
         }
+        self.outside.borrow_mut().raised = 0;
         self.let_leave();
         // Without a buffer a real card keeps waiting.
         let mut frame = self.take_frame()?;

@@ -1,7 +1,7 @@
 //! What a test sees and changes of the outside, while the kernel owns the machine.
 
 use crate::disk::FakeDisk;
-use hal::Completion;
+use hal::{Completion, Mpn};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How allocation fails although there are pages.
@@ -83,6 +83,12 @@ pub struct Outside {
     pub woken: Vec<bool>,
     /// The time.
     pub now: u64,
+    /// VMs in which the kernel has raised interrupts since it looked at the wire.
+    pub raised: u32,
+    /// The page of the last one.
+    pub raised_last: Option<Mpn>,
+    /// The most of these there were.
+    pub most_raised: u32,
 }
 
 impl Outside {

@@ -44,7 +44,13 @@ pub(crate) const SUPERVISOR: u32 = 0;
 const VAIN_TURN_NS: u64 = 5_000;
 
 /// Timers that fire in one turn of the loop.
-const TIMER_BATCH: usize = 64;
+const TIMER_BATCH: u32 = 64;
+
+/// How many of these a call counts for that moves deadlines and finds none that has passed.
+const TIMER_MOVES: u32 = 4;
+
+/// With more timers due than a turn takes, VMs run and frames move for so long before the next ones fire.
+const TIMER_GAP_NS: u64 = 50_000;
 
 /// How often a request is tried again for which there is no room.
 const GATE_RETRY_NS: u64 = 10_000_000;
@@ -149,22 +155,43 @@ pub(crate) enum After {
 impl<'b, H: Hardware> Core<'b, H> {
     /// One turn of the loop: what has arrived, what is due, then one VM or a halt.
     pub fn turn(&mut self) {
-        let _ = self.poll_mail(None);
-        self.poll_wire(None);
-        self.poll_serial(None);
+        if !self.seat.is_alone() {
+            let _ = self.poll_mail(None);
+        }
+        if self.hw.has_received() {
+            self.poll_wire(None);
+        }
+        if self.hw.has_typed() {
+            self.poll_serial(None);
+        }
         self.fire_timers();
-        let has_work = self.serve_senders(None).unwrap_or(false);
-        let has_work = has_work | self.serve_supervisor() | self.serve_memory();
-        // What was done above is told before the core may halt.
-        self.tell_supervisor();
+        let has_senders = self.senders.is_waiting() && self.serve_senders(None).unwrap_or(false);
+        let has_work = (self.has_chores() || self.is_short()) && self.do_chores();
         self.show_others();
         let now = self.hw.now();
         match self.scheduler.pick(now) {
             Some(number) => self.dispatch(number, now),
-            None if has_work => {}
+            None if has_work || has_senders => {}
             None => self.halt(now),
         }
         self.flush_if_due(self.scheduler.is_empty());
+    }
+
+    /// Whether there is anything for [`Self::do_chores`] but memory to reclaim: one look at many lengths.
+    #[inline]
+    fn has_chores(&self) -> bool {
+        let waiting = self.events.len() | self.replies.len() | self.loading.len() | self.remains.len();
+        let waiting = waiting | self.parking.len() | self.embryos.len() | self.starved.len() | self.waiting.len();
+        (waiting | self.swap.waiting() | usize::from(self.is_gate_stalled)) != 0
+    }
+
+    /// What is done between VMs' turns: a bounded piece of everything that there is. Says whether there may be more.
+    #[inline(never)]
+    fn do_chores(&mut self) -> bool {
+        let has_work = self.serve_supervisor() | self.serve_memory();
+        // What was done above is told before the core may halt.
+        self.tell_supervisor();
+        has_work
     }
 
     /// The hardware, for whoever drives the core.
@@ -195,7 +222,7 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Work on the machine's memory. Says whether there is more.
     fn serve_memory(&mut self) -> bool {
-        let is_busy = self.swap.is_busy() || !self.starved.is_empty() || !self.parking.is_empty();
+        let is_busy = self.swap.waiting() != 0 || !self.starved.is_empty() || !self.parking.is_empty();
         let has_work = self.serve_disk() | self.reclaim() | self.continue_parking();
         if !self.starved.is_empty() {
             self.feed_starved();
@@ -206,10 +233,11 @@ impl<'b, H: Hardware> Core<'b, H> {
         has_work
     }
 
+    #[inline(never)]
     fn halt(&mut self, before: Nanos) {
         self.flush_if_due(true);
         self.ledger.loop_ns += self.ledger.move_mark(before);
-        let mut alarm = self.next_alarm();
+        let mut alarm = self.next_alarm().min(self.timers.next_idle());
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);
         }
@@ -225,30 +253,53 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.ledger.idle_ns += self.ledger.move_mark(now);
     }
 
+    /// Fires timers that are due, if any are.
+    #[inline]
     fn fire_timers(&mut self) {
-        let next = self.timers.next();
-        if next == Nanos::NEVER {
-            return;
+        if self.timers.next() != Nanos::NEVER {
+            let now = self.hw.now();
+            if self.timers.next() <= now {
+                self.fire_due(now);
+            }
         }
-        let now = self.hw.now();
-        for _ in 0..TIMER_BATCH {
-            let Some(number) = self.timers.expired(now) else { return };
+    }
+
+    /// Fires a batch of timers. With more of them due, the machine does something else before the next batch.
+    #[inline(never)]
+    fn fire_due(&mut self, now: Nanos) {
+        let mut left = TIMER_BATCH;
+        while self.timers.next() <= now {
+            if left == 0 {
+                return self.timers.put_off(now.after(TIMER_GAP_NS));
+            }
+            match self.timers.expired(now) {
+                Some(number) => {
+                    left = left.saturating_sub(1);
+                    self.fire(number);
+                }
+                None => left = left.saturating_sub(TIMER_MOVES),
+            }
+        }
+    }
+
+    /// The deadline of a VM has passed.
+    fn fire(&mut self, number: u32) {
+        let Some(mut vm) = self.vms.take(number) else {
             if let Some(stub) = self.vms.stub_mut(number) {
                 stub.deadline = None;
                 stub.pending |= Pending::TIMER;
                 self.wake_parked(number);
                 self.bill(number);
-                continue;
             }
-            let Some(mut vm) = self.vms.take(number) else { continue };
-            vm.deadline = None;
-            vm.set_pending(&mut self.hw, Pending::TIMER);
-            if vm.state == State::Idle {
-                self.make_runnable(&mut vm);
-            }
-            self.bill_vm(&mut vm);
-            self.vms.put(vm);
+            return;
+        };
+        vm.deadline = None;
+        vm.set_pending(&mut self.hw, Pending::TIMER);
+        if vm.state == State::Idle {
+            self.make_runnable(&mut vm);
         }
+        self.bill_vm(&mut vm);
+        self.vms.put_back(vm);
     }
 
     /// Wakes a VM that is idle. The VM that runs now is not, and is not in the table.
@@ -257,7 +308,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             if vm.state == State::Idle {
                 self.make_runnable(&mut vm);
             }
-            self.vms.put(vm);
+            self.vms.put_back(vm);
         }
     }
 
@@ -329,7 +380,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         if !vm.is_queued {
             self.scheduler.sleep(number);
         }
-        self.vms.put(vm);
+        self.vms.put_after_run(vm);
     }
 
     fn note_latency(&mut self, vm: &mut Vm<H>, ns: u64) {
@@ -368,8 +419,11 @@ impl<'b, H: Hardware> Core<'b, H> {
     fn prepare(&mut self, vm: &mut Box<Vm<H>>) -> Result<(), After> {
         self.fill_receive_ring(vm)?;
         vm.has_run = true;
-        if !vm.memory.as_ref().is_some_and(Memory::has_space) && !self.may_grow(vm) {
-            return Err(After::Starve);
+        if !vm.memory.as_ref().is_some_and(Memory::has_space) {
+            vm.has_changed = true;
+            if !self.may_grow(vm) {
+                return Err(After::Starve);
+            }
         }
         let memory = vm.memory.as_mut().ok_or(After::Sleep(Nanos::NEVER))?;
         let space = memory.prepare(&mut self.hw).map_err(|_| After::Starve)?;
@@ -404,6 +458,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
     }
 
+    #[inline(never)]
     fn fault(&mut self, vm: &mut Vm<H>, address: u64, access: Access) -> After {
         if vm.is_embryo && layout::page_of(address) == layout::page_of(layout::REGISTER_PAGE) {
             // What it reads there is one VM's.
@@ -440,6 +495,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// What a VM does that needs a page it cannot have at once. It executes the same instruction again later.
+    #[inline(never)]
     pub(crate) fn postpone(&mut self, vm: &mut Vm<H>, absent: Absent) -> After {
         vm.last_fault = None;
         let pack = |number| vm.memory.as_ref().and_then(|memory| memory.pack(number));
@@ -485,6 +541,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         vm: &mut Vm<H>,
         mut work: impl FnMut(&mut Memory<H::Space>, &mut H, &Shared<'_>, &mut Means<'_>) -> Result<R, Absent>,
     ) -> Result<R, Absent> {
+        vm.has_changed = true;
         for is_again in [false, true] {
             let memory = vm.memory.as_mut().ok_or(Absent::Violation)?;
             let template = self.templates.get(vm.template as usize).ok_or(Absent::Violation)?;
@@ -499,6 +556,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         Err(Absent::Violation)
     }
 
+    #[inline(never)]
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
         // Before anybody wakes: those who come have no part in what was used before.
         let began = self.note_run(vm);
@@ -527,6 +585,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// Moves what was typed into the supervisor's console ring. `current` is the VM that was running.
+    #[inline(never)]
     fn poll_serial(&mut self, current: Option<&mut Vm<H>>) {
         if self.seat.core() != FIRST {
             return;

@@ -46,6 +46,12 @@ pub enum Request {
     Gate,
 }
 
+/// The devices of a `notify` that is right; `None` for whatever else is in these registers.
+#[inline]
+pub fn decode_notify(registers: &Registers) -> Option<Devices> {
+    if registers.rax == Instruction::Notify as u64 { Devices::from_bits(registers.rdi) } else { None }
+}
+
 /// Decodes the virtual instruction in these registers.
 ///
 /// # Errors

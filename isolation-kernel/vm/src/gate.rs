@@ -87,6 +87,7 @@ pub(crate) enum Outcome<'a> {
 
 impl<'b, H: Hardware> Core<'b, H> {
     /// Serves the request ring of a VM with the privilege bit. Returns how many requests it took.
+    #[inline(never)]
     pub(crate) fn serve_requests(&mut self, vm: &mut Vm<H>) -> Result<Result<u32, InstructionError>, Cause> {
         let Some(requests) = vm.request_ring().filter(|_| vm.is_privileged) else {
             return Ok(Err(InstructionError::NotPermitted));
@@ -142,6 +143,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// Moves completions and events into the supervisor's completion ring, as many as fit.
+    #[inline(never)]
     pub(crate) fn pump_events(&mut self, vm: &mut Vm<H>) -> Result<(), Cause> {
         while !self.replies.is_empty() && self.has_room_for_message(vm)? {
             if let Some(Reply { ticket, result }) = self.replies.pop_front() {

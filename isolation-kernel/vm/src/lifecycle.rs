@@ -70,6 +70,7 @@ impl<H: Hardware> Core<'_, H> {
         let mut vm = self.create(&birth)?;
         self.endow(&mut vm)?;
         self.make_runnable(&mut vm);
+        self.timers.reserve(vm.number);
         self.vms.insert(vm);
         Ok(())
     }
@@ -117,6 +118,7 @@ impl<H: Hardware> Core<'_, H> {
             counters: Counters::default(),
             pace: Pace::default(),
             accounted: Account::default(),
+            has_changed: true,
         }))
     }
 
@@ -134,6 +136,7 @@ impl<H: Hardware> Core<'_, H> {
         let number = vm.number;
         self.total_shares += u64::from(vm.shares);
         self.vms.insert(vm);
+        self.timers.reserve(number);
         self.note_resident(number);
         // Without room ahead, waking makes it.
         let in_memory = self.vms.count().saturating_sub(self.vms.parked());
@@ -202,6 +205,7 @@ impl<H: Hardware> Core<'_, H> {
     /// Makes a VM's register page: what it can be told about itself at any time.
     pub(crate) fn make_register_page(&mut self, vm: &mut Vm<H>) -> Result<(), Absent> {
         let Some(memory) = &mut vm.memory else { return Err(Absent::Violation) };
+        vm.has_changed = true;
         let page = self.hw.allocate().ok_or(Absent::NoMemory)?;
         let mpn = page.mpn();
         memory.fixed.register = Some(page);
@@ -242,6 +246,7 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// Ends a VM: report to the log and to the supervisor, memory to the remains.
+    #[inline(never)]
     pub(crate) fn end(&mut self, vm: &mut Vm<H>, cause: Cause) {
         if vm.state == State::Ended {
             return;
@@ -255,6 +260,7 @@ impl<H: Hardware> Core<'_, H> {
         vm.state = State::Ended;
         self.scheduler.remove(vm.number);
         vm.is_queued = false;
+        vm.has_changed = true;
         self.seat.note_ended(vm.number);
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);

@@ -65,6 +65,7 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Takes what other cores have sent. While a VM runs (`running`, which is taken out of the table) that is frames
     /// alone; says then whether something else waits.
+    #[inline(never)]
     pub(crate) fn poll_mail(&mut self, running: Option<&mut Vm<H>>) -> bool {
         if self.seat.is_alone() {
             return false;

@@ -75,6 +75,7 @@ impl<'a, H: Hardware> Out<'a, H> {
 impl<H: Hardware> Core<'_, H> {
     /// Takes a batch of frames from the wire. `running` is the VM that is taken out of the table now. Returns how many
     /// frames were handled that were not for it.
+    #[inline(never)]
     pub(crate) fn poll_wire(&mut self, running: Option<&mut Vm<H>>) -> u32 {
         if self.seat.core() != FIRST {
             return 0;

@@ -504,6 +504,7 @@ impl<H: Hardware> Core<'_, H> {
             counters: stub.counters,
             pace: Pace::default(),
             accounted: Account::default(),
+            has_changed: true,
         };
         vm.set_pending(&mut self.hw, stub.pending);
         Ok(Box::new(vm))

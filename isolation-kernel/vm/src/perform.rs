@@ -2,7 +2,7 @@
 
 use crate::console;
 use crate::core::{After, Core};
-use crate::decode::{Allegation, Request, decode};
+use crate::decode::{Allegation, Request, decode, decode_notify};
 use crate::memory::Absent;
 use crate::vm::Vm;
 use hal::{Access, Hardware, Nanos};
@@ -19,8 +19,20 @@ type Performed = Result<Result<u64, InstructionError>, After>;
 
 impl<H: Hardware> Core<'_, H> {
     /// Performs the virtual instruction in a VM's registers.
+    #[inline]
     pub(crate) fn perform(&mut self, vm: &mut Vm<H>) -> After {
         vm.counters.instructions += 1;
+        if !vm.is_embryo
+            && let Some(devices) = decode_notify(&vm.registers)
+        {
+            // The one that comes most often, and the one whose cost matters: a VM's frames wait for it.
+            vm.registers.rax = 0;
+            return self.notify(vm, devices).err().unwrap_or(After::Resume);
+        }
+        self.perform_other(vm)
+    }
+
+    fn perform_other(&mut self, vm: &mut Vm<H>) -> After {
         let request = decode(&vm.registers);
         if vm.is_embryo && !matches!(request, Ok(Request::Ready | Request::Discard(_))) {
             return After::Plain;
@@ -34,7 +46,7 @@ impl<H: Hardware> Core<'_, H> {
             Ok(Request::Terminate { status }) => {
                 return After::End(virtual_isa::exception::Cause::Terminated { status });
             }
-            Ok(Request::Notify(devices)) => self.notify(vm, devices),
+            Ok(Request::Notify(devices)) => self.notify(vm, devices).map(|()| Ok(0)),
             Ok(Request::Ready) => match self.ready(vm) {
                 Ok(_) if vm.is_embryo => return After::Ready,
                 answer => Ok(answer),
@@ -79,17 +91,18 @@ impl<H: Hardware> Core<'_, H> {
         Ok(After::Sleep(deadline))
     }
 
-    fn notify(&mut self, vm: &mut Vm<H>, devices: Devices) -> Performed {
+    fn notify(&mut self, vm: &mut Vm<H>, devices: Devices) -> Result<(), After> {
         if devices.contains(Devices::TRANSMIT) {
             self.drain_transmit_ring(vm, None).map_err(After::End)?;
         }
         if devices.contains(Devices::RECEIVE) {
             self.fill_receive_ring(vm)?;
         }
-        Ok(Ok(0))
+        Ok(())
     }
 
     /// Says whether a clone could start here. For a VM that is no embryo nothing comes of it.
+    #[inline(never)]
     fn ready(&self, vm: &Vm<H>) -> Result<u64, InstructionError> {
         let Some(memory) = &vm.memory else { return Err(InstructionError::Busy) };
         let page = memory.fixed.control.mpn();
@@ -104,6 +117,7 @@ impl<H: Hardware> Core<'_, H> {
         if are_empty { Ok(0) } else { Err(InstructionError::Busy) }
     }
 
+    #[inline(never)]
     fn discard(&mut self, vm: &mut Vm<H>, range: Allegation) -> Result<u64, InstructionError> {
         let discarded = self.reach_memory(vm, |memory, hw, shared, means| {
             Ok(memory.discard(hw, shared, means.swap, range, MAX_PAGES_PER_STEP))
@@ -118,6 +132,7 @@ impl<H: Hardware> Core<'_, H> {
         Ok(0)
     }
 
+    #[inline(never)]
     fn entropy(&mut self, vm: &mut Vm<H>, range: Allegation) -> Performed {
         let mut bytes = [0; MAX_ENTROPY_BYTES];
         let bytes = match bounded(&mut bytes, range) {
@@ -134,6 +149,7 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Brings memory that an instruction names into memory, before anything is done: an instruction that has to
     /// wait is executed again from its beginning.
+    #[inline(never)]
     fn need(&mut self, vm: &mut Vm<H>, range: Allegation, access: Access) -> Result<(), Performed> {
         let needed = self.with_memory(vm, |memory, hw, shared, means| memory.need(hw, shared, means, range, access));
         match needed {
@@ -149,6 +165,7 @@ impl<H: Hardware> Core<'_, H> {
         }
     }
 
+    #[inline(never)]
     fn console(&mut self, vm: &mut Vm<H>, range: Allegation) -> Performed {
         let mut bytes = [0; MAX_CONSOLE_BYTES];
         let bytes = match bounded(&mut bytes, range) {

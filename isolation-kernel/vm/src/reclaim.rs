@@ -106,6 +106,14 @@ impl<H: Hardware> Core<'_, H> {
         (swap.urgent > 0 || self.vain_turns >= MAX_VAIN_TURNS || is_full) && self.hw.now() >= swap.resume_writes_at
     }
 
+    /// Whether [`Self::reclaim`] may have something to do while nobody waits for memory.
+    #[inline]
+    pub(crate) fn is_short(&self) -> bool {
+        // What is owed is not always held back: this errs on the safe side.
+        let available = self.hw.free_pages().saturating_sub(self.vms.owed_pages());
+        self.is_reclaiming || self.vain_turns != 0 || available < self.marks.low || self.is_heap_short(1)
+    }
+
     /// Reclaims some memory if there is too little. Returns whether it got any.
     pub(crate) fn reclaim(&mut self) -> bool {
         let free = self.available_pages();

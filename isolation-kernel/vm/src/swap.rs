@@ -273,9 +273,10 @@ impl Swap {
         self.urgent = self.writes.len();
     }
 
-    /// Whether something is to be read or written, or on its way.
-    pub fn is_busy(&self) -> bool {
-        !(self.flights.is_empty() && self.reads.is_empty() && self.writes.is_empty())
+    /// How much there is to be read, to be written and under way: 0 if there is nothing to do.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.flights.len() | self.reads.len() | self.writes.len()
     }
 
     /// Whether there is something to write.

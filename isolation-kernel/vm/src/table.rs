@@ -114,27 +114,49 @@ impl<H: Hardware> Vms<H> {
     }
 
     /// Takes a VM out, to be worked on.
+    #[inline]
     pub fn take(&mut self, number: u32) -> Option<Box<Vm<H>>> {
         let slot = self.slot_mut(number)?;
+        if !matches!(slot, Slot::Resident(_)) {
+            return None;
+        }
         match core::mem::replace(slot, Slot::Empty) {
             Slot::Resident(vm) => Some(vm),
-            other => {
-                *slot = other;
-                None
-            }
+            _ => None,
         }
     }
 
     /// Puts a VM back that was taken, and brings the totals up to date.
+    #[inline(never)]
     pub fn put(&mut self, mut vm: Box<Vm<H>>) {
+        vm.has_changed = false;
         let new = vm.account();
-        let old = core::mem::replace(&mut vm.accounted, new);
-        self.account(old, new);
-        if let Some(slot) = self.slot_mut(vm.number) {
-            *slot = Slot::Resident(vm);
+        if new != vm.accounted {
+            let old = core::mem::replace(&mut vm.accounted, new);
+            self.account(old, new);
+        }
+        self.put_back(vm);
+    }
+
+    /// Puts a VM back that ran.
+    #[inline]
+    pub fn put_after_run(&mut self, vm: Box<Vm<H>>) {
+        if vm.has_changed { self.put(vm) } else { self.put_back(vm) }
+    }
+
+    /// Puts a VM back that was taken, and has the memory that it had, and as much promised to it.
+    #[inline]
+    pub fn put_back(&mut self, vm: Box<Vm<H>>) {
+        debug_assert!(vm.account() == vm.accounted, "the memory of VM {} has changed", vm.number);
+        let Some(slot) = self.slot_mut(vm.number) else { return };
+        match core::mem::replace(slot, Slot::Resident(vm)) {
+            // Nothing to be dropped, which the compiler does not know of an enum.
+            old @ Slot::Empty => core::mem::forget(old),
+            old => drop(old),
         }
     }
 
+    #[inline(never)]
     fn account(&mut self, old: Account, new: Account) {
         let change = |total: &mut u64, old: u32, new: u32| {
             *total = total.saturating_add(u64::from(new)).saturating_sub(u64::from(old));

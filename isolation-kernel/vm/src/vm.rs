@@ -102,6 +102,8 @@ pub struct Vm<H: Hardware> {
     pub pace: Pace,
     /// Its part in the machine's totals.
     pub accounted: Account,
+    /// Whether that may have changed since, while it ran.
+    pub has_changed: bool,
 }
 
 /// A VM's part in the machine's totals.

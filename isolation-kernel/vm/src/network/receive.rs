@@ -182,10 +182,15 @@ impl<H: Hardware> Core<'_, H> {
     ///
     /// # Errors
     /// With what becomes of the VM if its ring is corrupt, or there is no memory for it.
+    #[inline]
     pub(crate) fn fill_receive_ring(&mut self, vm: &mut Vm<H>) -> Result<(), After> {
-        if vm.queue.is_empty() {
-            return Ok(());
-        }
+        if vm.queue.is_empty() { Ok(()) } else { self.fill_from_queue(vm) }
+    }
+
+    #[inline(never)]
+    fn fill_from_queue(&mut self, vm: &mut Vm<H>) -> Result<(), After> {
+        // It may be given the ring's pages.
+        vm.has_changed = true;
         if let Some(memory) = &mut vm.memory
             && memory.fixed.need_receive(&mut self.hw).is_err()
         {

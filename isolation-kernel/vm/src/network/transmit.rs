@@ -16,7 +16,7 @@ use alloc::collections::BTreeSet;
 use hal::{Frame, Hardware, Nanos};
 use policy::deficit::{Circle, Credit};
 use policy::pace::Pace;
-use virtual_isa::control::Pending;
+use virtual_isa::control::{self, Pending};
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::{ClassTerms, Event};
 use virtual_isa::layout::TRANSMIT_RING_BYTES;
@@ -90,6 +90,12 @@ impl Senders {
         Self { circle: Circle::new(), paced: BTreeSet::new(), retry_at: Nanos::NEVER }
     }
 
+    /// Whether anybody is to be served, now or later.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        !self.circle.is_empty() || !self.paced.is_empty()
+    }
+
     /// When somebody is to be served at the latest.
     pub fn alarm(&self) -> Nanos {
         let paced = self.paced.first().map_or(Nanos::NEVER, |&(at, _)| at);
@@ -133,7 +139,15 @@ impl<H: Hardware> Core<'_, H> {
     ///
     /// # Errors
     /// With the cause for which the VM ends, if its ring is corrupt.
+    #[inline]
     pub(crate) fn drain_transmit_ring(&mut self, vm: &mut Vm<H>, running: Option<&mut Vm<H>>) -> Result<(), Cause> {
+        let Some(memory) = &vm.memory else { return Ok(()) };
+        let head = self.hw.load(memory.fixed.control.mpn(), control::TRANSMIT_HEAD);
+        if head == vm.indices.transmit_tail { Ok(()) } else { self.drain_what_is_there(vm, running) }
+    }
+
+    #[inline(never)]
+    fn drain_what_is_there(&mut self, vm: &mut Vm<H>, running: Option<&mut Vm<H>>) -> Result<(), Cause> {
         if matches!(vm.transmit.waits, Waits::Rate(_)) {
             return Ok(());
         }
