@@ -245,6 +245,10 @@ pub enum VmState {
     Starved,
 }
 
+/// Numbers in a histogram of times from waking to running. The first counts those of less than 1024 ns, each further
+/// one those of less than twice as much, the last all others.
+pub const LATENCY_BUCKETS: usize = 16;
+
 /// A VM's state and counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
@@ -320,6 +324,12 @@ pub struct VmStatus {
     pub generation: u64,
     /// Its counters.
     pub counters: Counters,
+    /// Time it could run and did not, since it was created or last woke from being parked.
+    pub waited_ns: u64,
+    /// Times it had to give way although it could go on, since then.
+    pub preemptions: u64,
+    /// How often it took so long from waking to running, since then.
+    pub latency: [u32; LATENCY_BUCKETS],
 }
 
 /// Answer to [`Operation::Machine`].
@@ -383,6 +393,14 @@ pub struct MachineStatus {
     pub kept_pages: u64,
     /// Nanoseconds the processors had nothing to run.
     pub idle_ns: u64,
+    /// Nanoseconds charged to VMs: their own, and the kernel's for them.
+    pub charged_ns: u64,
+    /// Nanoseconds of looking for work before a halt.
+    pub overhead_loop_ns: u64,
+    /// Nanoseconds spent on frames that are for nobody.
+    pub overhead_wire_ns: u64,
+    /// Nanoseconds spent on the machine's memory: reclaim, transfers to and from the swap disk.
+    pub overhead_memory_ns: u64,
     /// Frames received from the wire.
     pub frames_in: u64,
     /// Frames sent to the wire.
@@ -405,6 +423,15 @@ pub struct MachineStatus {
     pub senders_waiting: u32,
     /// Events that found the completion ring full.
     pub events_lost: u64,
+}
+
+impl MachineStatus {
+    /// Nanoseconds that were neither charged to a VM nor idle.
+    #[must_use]
+    pub const fn overhead_ns(&self) -> u64 {
+        let sum = self.overhead_loop_ns.saturating_add(self.overhead_wire_ns);
+        sum.saturating_add(self.overhead_memory_ns)
+    }
 }
 
 /// Something that happened, unasked.

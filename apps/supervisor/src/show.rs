@@ -24,6 +24,8 @@ pub fn status(fleet: &Fleet, machine: &MachineStatus) -> String {
         .number("parked_on_disk", machine.parked_on_disk)
         .number("uptime_ns", machine.uptime_ns)
         .number("idle_ns", machine.idle_ns)
+        .number("charged_ns", machine.charged_ns)
+        .number("overhead_ns", machine.overhead_ns())
         .number("cpus", machine.cpus)
         .number("bundle_entries", machine.bundle_entries)
         .number("total_pages", machine.total_pages)
@@ -126,6 +128,8 @@ pub fn vm(fleet: &Fleet, vm: u32, status: &VmStatus) -> String {
         .number("faults", counters.faults)
         .number("parks", counters.parks)
         .number("dispatches", counters.dispatches)
+        .number("waited_ns", status.waited_ns)
+        .number("preemptions", status.preemptions)
         .number("frames_sent", counters.frames_sent)
         .number("frames_received", counters.frames_received)
         .number("drops_queue_full", counters.drops_queue_full)
@@ -166,7 +170,7 @@ mod tests {
     use crate::plan::{Plan, Service};
     use alloc::rc::Rc;
     use virtual_isa::exception::{Access, SwapError};
-    use virtual_isa::gate::Counters;
+    use virtual_isa::gate::{Counters, LATENCY_BUCKETS};
     use virtual_isa::limits::MAX_CONSOLE_BYTES;
 
     fn fleet() -> Fleet {
@@ -195,6 +199,10 @@ mod tests {
         MachineStatus {
             uptime_ns: ns,
             idle_ns: ns * 64,
+            charged_ns: ns * 64,
+            overhead_loop_ns: ns * 64,
+            overhead_wire_ns: ns * 64,
+            overhead_memory_ns: ns * 64,
             cpus: 64,
             bundle_entries: 1024,
             vms: 1 << 20,
@@ -274,6 +282,9 @@ mod tests {
             table_pages: u32::MAX,
             generation: u64::MAX,
             counters,
+            waited_ns: large,
+            preemptions: large,
+            latency: [u32::MAX; LATENCY_BUCKETS],
         }
     }
 

@@ -9,7 +9,7 @@ use supervisor::crowd::IN_FLIGHT;
 use supervisor::{Machine, run};
 use virtual_isa::bundle::{EntryKind, GroupPlan, Plan, ServicePlan};
 use virtual_isa::exception::{Cause, Report};
-use virtual_isa::gate::{ClassTerms, Counters, ProcessorTerms};
+use virtual_isa::gate::{ClassTerms, Counters, LATENCY_BUCKETS, ProcessorTerms};
 
 /// Busy time of an operation that changes something.
 const OPERATION_NS: u64 = 1000;
@@ -60,6 +60,9 @@ fn answer(state: VmState, class: u32, counters: Counters) -> Answer {
         table_pages: 4,
         generation: 1,
         counters,
+        waited_ns: 0,
+        preemptions: 0,
+        latency: [0; LATENCY_BUCKETS],
     }))
 }
 

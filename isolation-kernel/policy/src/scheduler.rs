@@ -1,105 +1,704 @@
-//! The scheduler: round robin with a quantum.
+//! The scheduler: virtual-deadline fair queueing in two levels, groups and the VMs in them.
 //!
-//! A VM that wakes goes to the end of the queue, one whose quantum has run out too. That is fair among VMs that
-//! always want to run, and gives no VM a way past another; shares and latency are the business of the fair
-//! queue that will take this module's place.
+//! Every entity has a virtual time of its own, which its use of the processor moves on in inverse proportion to its
+//! weight, and a request of one quantum, which a fluid system would have served by the request's virtual deadline.
+//! Among those that are not ahead of their queue's virtual time the earliest deadline runs. That is EEVDF (I. Stoica,
+//! H. Abdel-Wahab, "Earliest Eligible Virtual Deadline First", Old Dominion University, TR-95-22, 1995). A queue is two
+//! heaps, as in hierarchical packet schedulers (J. Bennett, H. Zhang, "Hierarchical Packet Fair Queueing Algorithms",
+//! SIGCOMM 1996): by deadline, and those that are ahead, by when they will not be. What is used is only added up until
+//! the entity waits again.
+//!
+//! *Sleepers.* One that comes back has the lag it had, but at most one quantum of credit: patience buys promptness, a
+//! deadline before everybody's who ran in the meantime, and not more than the share; debts are paid by time. One that
+//! is new, or comes to a queue in which nobody competes, has no credit. One that is removed with a debt finds it again
+//! if it comes back before it is paid.
+//!
+//! *Quantum.* [`LATENCY_NS`] divided by the number that can run, between [`MIN_QUANTUM_NS`] and
+//! [`MAX_QUANTUM_NS`]: 4 ms for up to 8, 1 ms from 32 on.
+//!
+//! *Limits and reservations* of VMs and groups are in time of the clock ([`Terms`]). Who has had what its limit allows
+//! is held until half of it is there again; whoever has a reservation and is due goes before all others, the one that
+//! has been due longest first. The gatekeeper sees to it that all of these can be served.
+//!
+//! *Memory.* Entities are in chunks and made as VMs first come; those that sleep and have nothing more to remember
+//! are dropped by and by, one looked at in every fourth pick, so a parked VM costs its 4 bytes in the index.
 
-use alloc::collections::VecDeque;
+mod heap;
+mod nodes;
+mod queue;
+mod terms;
+#[cfg(test)]
+mod tests;
 
-/// How long a VM runs while others wait, in nanoseconds.
-pub const QUANTUM_NS: u64 = 4_000_000;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use hal::{Nanos, NoMemory};
+use heap::{Heap, is_before};
+use nodes::{NONE, Node, Nodes, State};
+use queue::{Queue, scaled};
+pub use terms::{Terms, WINDOW_NS};
 
-/// The VMs that can run, in the order in which they will. Each is in it at most once: the caller sees to that.
-#[derive(Debug, Default)]
+/// The longest quantum, in nanoseconds.
+pub const MAX_QUANTUM_NS: u64 = 4_000_000;
+
+/// The shortest quantum.
+pub const MIN_QUANTUM_NS: u64 = 1_000_000;
+
+/// In this time everybody is to have a turn, as long as the shortest quantum allows it.
+pub const LATENCY_NS: u64 = 32_000_000;
+
+/// How long a VM runs before one that has come with an earlier deadline takes its place.
+pub const PREEMPT_NS: u64 = 200_000;
+
+/// The most that one charge counts for: no turn is as long, unless the host has stopped the machine meanwhile.
+const MAX_CHARGE_NS: u64 = 8 * MAX_QUANTUM_NS;
+
+/// The shortest turn that a limit leaves: the rest of it comes off the next one.
+const MIN_TURN_NS: u64 = 50_000;
+
+/// Those that were held and are let go in one look.
+const RELEASE_BATCH: usize = 16;
+
+/// Those with a reservation that are looked at in one pick.
+const DUE_BATCH: usize = 8;
+
+/// In so many picks one entity is looked at that may be dropped.
+const DROP_PERIOD: u32 = 4;
+
+/// Numbers in a chunk of the index.
+const INDEX_CHUNK: usize = 1024;
+
+/// A group of VMs, by number. Numbers are to be small: there is a place for each up to the largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group(pub u32);
+
+/// As what a VM competes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// With whom. The group must have been added.
+    pub group: Group,
+    /// How.
+    pub terms: Terms,
+    /// Whether it has never run: then it cannot have earned anything by waiting.
+    pub is_new: bool,
+}
+
+/// Why a VM is not in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnqueueError {
+    /// There is no memory to note it.
+    NoMemory,
+    /// There is no such group.
+    NoGroup,
+}
+
+impl From<NoMemory> for EnqueueError {
+    fn from(NoMemory: NoMemory) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// A group and its VMs.
+#[derive(Debug)]
+struct Members {
+    /// The group as an entity.
+    node: u32,
+    queue: Queue,
+}
+
+/// What runs.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    vm: u32,
+    node: u32,
+    group: u32,
+    /// The group as an entity.
+    leader: u32,
+    /// What limits leave of its turn.
+    allowance_ns: u64,
+}
+
+/// The VMs of one core that can run.
+#[derive(Debug)]
 pub struct Scheduler {
-    runnable: VecDeque<u32>,
+    nodes: Nodes,
+    /// The entity of each VM that has one, by number.
+    index: Vec<Option<Box<[u32; INDEX_CHUNK]>>>,
+    groups: Vec<Option<Members>>,
+    nr_groups: usize,
+    top: Queue,
+    /// Those that have had all that their limits allow, by when they may run again.
+    held: Heap<0>,
+    /// Those that wait and have a reservation, VMs and groups, by when they are due.
+    due: Heap<1>,
+    running: Option<Running>,
+    nr_waiting: usize,
+    /// Whether one waits that should run before the one that runs.
+    is_urgent: bool,
+    nr_picks: u32,
+    /// Where dropping goes on.
+    hand: u32,
+    /// The time of the clock, as it was last told.
+    now: u64,
+}
+
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Scheduler {
-    /// An empty queue.
+    /// No groups, no VMs.
     #[must_use]
     pub const fn new() -> Self {
-        Self { runnable: VecDeque::new() }
-    }
-
-    /// Makes room for so many VMs, so that no later call allocates.
-    pub fn reserve(&mut self, nr_vms: usize) {
-        self.runnable.reserve(nr_vms.saturating_sub(self.runnable.len()));
-    }
-
-    /// A VM can run.
-    pub fn enqueue(&mut self, vm: u32) {
-        self.runnable.push_back(vm);
-    }
-
-    /// Takes the VM that runs next out of the queue.
-    pub fn pick(&mut self) -> Option<u32> {
-        self.runnable.pop_front()
-    }
-
-    /// A VM cannot run any more, or runs out of its turn. Nothing happens if it does not wait.
-    pub fn sleep(&mut self, vm: u32) {
-        if let Some(place) = self.runnable.iter().position(|&waiting| waiting == vm) {
-            self.runnable.remove(place);
+        Self {
+            nodes: Nodes::new(),
+            index: Vec::new(),
+            groups: Vec::new(),
+            nr_groups: 0,
+            top: Queue::new(),
+            held: Heap::new(),
+            due: Heap::new(),
+            running: None,
+            nr_waiting: 0,
+            is_urgent: false,
+            nr_picks: 0,
+            hand: 0,
+            now: 0,
         }
     }
 
-    /// Takes a VM out of the queue that another core can have: the one whose turn would come last.
-    pub fn spare(&mut self) -> Option<u32> {
-        self.runnable.pop_back()
+    /// Makes room for so many VMs that can run or slept lately, and for numbers up to `last`, so that no later call
+    /// for these allocates but for the queues.
+    ///
+    /// # Errors
+    /// If there is no memory for it; then later calls may fail.
+    pub fn reserve(&mut self, nr_vms: usize, last: u32) -> Result<(), NoMemory> {
+        while self.nodes.capacity() < nr_vms.saturating_add(self.nr_groups) {
+            self.nodes.grow()?;
+        }
+        self.index_place(last).map(|_| ())
     }
 
-    /// Whether no VM waits.
+    /// Whether a group has been added.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.runnable.is_empty()
+    pub fn has_group(&self, group: Group) -> bool {
+        self.groups.get(group.0 as usize).is_some_and(Option::is_some)
+    }
+
+    /// Adds a group, or gives one that is there other terms, which hold at once.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn set_group(&mut self, group: Group, terms: &Terms) -> Result<(), NoMemory> {
+        let at = group.0 as usize;
+        if at >= self.groups.len() {
+            self.groups.try_reserve(at - self.groups.len() + 1).map_err(|_| NoMemory)?;
+            self.groups.resize_with(at + 1, || None);
+        }
+        let node = match self.groups.get(at) {
+            Some(Some(members)) => members.node,
+            _ => {
+                self.top.reserve(self.nr_groups + 1)?;
+                let node = self.nodes.add(Node::new(group.0, NONE, terms.shares.max(1), self.top.clock()))?;
+                if let Some(place) = self.groups.get_mut(at) {
+                    *place = Some(Members { node, queue: Queue::new() });
+                    self.nr_groups += 1;
+                }
+                node
+            }
+        };
+        self.bound(node, terms)?;
+        self.top.weigh(&mut self.nodes, node, terms.shares);
+        if self.nodes.at(node).state.is_waiting() {
+            self.due.remove(&mut self.nodes, node);
+            self.note_due(node);
+        }
+        Ok(())
+    }
+
+    /// Removes a group. Returns false if there is none, or VMs of it can run.
+    pub fn remove_group(&mut self, group: Group) -> bool {
+        let Some(place) = self.groups.get_mut(group.0 as usize) else { return false };
+        let Some(members) = place.take_if(|members| members.queue.is_empty()) else { return false };
+        if self.nodes.at(members.node).state == State::Held {
+            self.held.remove(&mut self.nodes, members.node);
+        }
+        self.nodes.release(members.node);
+        self.nr_groups -= 1;
+        true
+    }
+
+    /// Tells what time it is. Those that were held until now compete again.
+    #[inline]
+    pub fn tell(&mut self, now: Nanos) {
+        self.now = self.now.max(now.0);
+        if !self.held.is_empty() {
+            self.release_due();
+        }
+    }
+
+    fn release_due(&mut self) {
+        for _ in 0..RELEASE_BATCH {
+            match self.held.first() {
+                Some((until, id)) if until <= self.now => self.release(id),
+                _ => return,
+            }
+        }
+    }
+
+    /// The same while a VM runs, whose use so far is taken into account: those who come have no part in that.
+    pub fn catch_up(&mut self, now: Nanos) {
+        self.settle_running();
+        self.tell(now);
+    }
+
+    /// When one that is held may run again.
+    #[must_use]
+    pub fn next_release(&self) -> Nanos {
+        self.held.first().map_or(Nanos::NEVER, |(until, _)| Nanos(until))
+    }
+
+    /// A VM can run: it has just woken, or goes on after a turn. One that waits already is left where it is.
+    ///
+    /// # Errors
+    /// See [`EnqueueError`]. Then the VM is not in the queue.
+    pub fn enqueue(&mut self, vm: u32, claim: &Claim) -> Result<(), EnqueueError> {
+        let group = claim.group.0;
+        let node = self.entity(vm, claim)?;
+        let members = members(&mut self.groups, group).ok_or(EnqueueError::NoGroup)?;
+        if self.nodes.at(node).weight != claim.terms.shares {
+            members.queue.weigh(&mut self.nodes, node, claim.terms.shares);
+        }
+        let state = self.nodes.at(node).state;
+        if matches!(state, State::Asleep | State::Gone) {
+            members.queue.reserve_one()?;
+        }
+        if !self.nodes.at(node).bounds.is(&claim.terms) {
+            self.bound(node, &claim.terms)?;
+        }
+        match state {
+            State::Ready | State::Ahead | State::Held | State::Free => {}
+            State::Running => self.stop_running(true),
+            State::Asleep | State::Gone => self.join(node, group),
+        }
+        Ok(())
+    }
+
+    /// Takes the VM that runs next out of the queue. It competes until it is enqueued again or sleeps.
+    pub fn pick(&mut self, now: Nanos) -> Option<u32> {
+        if self.running.is_some() {
+            self.stop_running(false);
+        }
+        self.tell(now);
+        self.is_urgent = false;
+        self.nr_picks = self.nr_picks.wrapping_add(1);
+        if self.nr_picks.is_multiple_of(DROP_PERIOD) {
+            self.drop_forgotten();
+        }
+        let due = if self.due.is_empty() { None } else { self.first_due() };
+        let (leader, chosen) = match due {
+            Some(found) => found,
+            None => (self.top.next(&mut self.nodes)?, None),
+        };
+        let group = self.nodes.at(leader).owner;
+        let queue = &mut members(&mut self.groups, group)?.queue;
+        let node = match chosen {
+            Some(node) => node,
+            None => queue.next(&mut self.nodes)?,
+        };
+        queue.run(&mut self.nodes, node);
+        self.top.run(&mut self.nodes, leader);
+        let (of_vm, of_group) = (&self.nodes.at(node).bounds, &self.nodes.at(leader).bounds);
+        let mut allowance_ns = u64::MAX;
+        if !of_vm.is_none() || !of_group.is_none() {
+            allowance_ns = of_vm.allowance_ns(self.now).min(of_group.allowance_ns(self.now)).max(MIN_TURN_NS);
+            self.due.remove(&mut self.nodes, node);
+            self.due.remove(&mut self.nodes, leader);
+        }
+        let vm = self.nodes.at(node).owner;
+        self.running = Some(Running { vm, node, group, leader, allowance_ns });
+        self.nr_waiting = self.nr_waiting.saturating_sub(1);
+        Some(vm)
+    }
+
+    /// Takes a VM out of the queue that another core can have: one whose turn would come late.
+    pub fn spare(&mut self) -> Option<u32> {
+        let leader = self.top.late(self.hand)?;
+        let node = members_of(&self.groups, self.nodes.at(leader).owner)?.late(self.hand)?;
+        // The next time it is another one.
+        self.hand = self.hand.wrapping_add(1);
+        let vm = self.nodes.at(node).owner;
+        self.sleep(vm);
+        Some(vm)
+    }
+
+    /// A VM has used so much of the processor, itself or by what was done for it.
+    pub fn charge(&mut self, vm: u32, ns: u64) {
+        let node = match self.running {
+            Some(running) if running.vm == vm => running.node,
+            _ => self.node_of(vm),
+        };
+        let node = self.nodes.at_mut(node);
+        node.owed_ns = node.owed_ns.saturating_add(ns.min(MAX_CHARGE_NS));
+    }
+
+    /// A VM cannot run any more. Nothing happens if it could not.
+    pub fn sleep(&mut self, vm: u32) {
+        if self.is_running(vm) {
+            return self.stop_running(false);
+        }
+        let node = self.node_of(vm);
+        let state = self.nodes.at(node).state;
+        let Some(members) = members(&mut self.groups, self.nodes.at(node).group) else { return };
+        if state == State::Held {
+            self.held.remove(&mut self.nodes, node);
+            self.nodes.at_mut(node).state = State::Asleep;
+            members.queue.nr_held = members.queue.nr_held.saturating_sub(1);
+        }
+        if !state.is_waiting() {
+            return;
+        }
+        members.queue.leave(&mut self.nodes, node, State::Asleep);
+        self.due.remove(&mut self.nodes, node);
+        self.nr_waiting = self.nr_waiting.saturating_sub(1);
+        let leader = members.node;
+        if members.queue.is_deserted() && self.nodes.at(leader).state.is_waiting() {
+            self.due.remove(&mut self.nodes, leader);
+            self.top.leave(&mut self.nodes, leader, State::Asleep);
+        }
+    }
+
+    /// A VM is no more. What it owes is kept until it is paid, if it should come back.
+    pub fn remove(&mut self, vm: u32) {
+        self.sleep(vm);
+        let node = self.node_of(vm);
+        if self.nodes.at(node).state == State::Asleep {
+            self.nodes.at_mut(node).state = State::Gone;
+        }
+    }
+
+    /// Gives a VM another weight, whatever it does now. Its lag stays what it is in nanoseconds.
+    pub fn set_shares(&mut self, vm: u32, shares: u32) {
+        let node = self.node_of(vm);
+        if let Some(members) = members(&mut self.groups, self.nodes.at(node).group) {
+            members.queue.weigh(&mut self.nodes, node, shares);
+        }
+    }
+
+    /// Whether this VM is the one that was picked last, and has neither been enqueued again nor slept since.
+    #[must_use]
+    pub fn is_running(&self, vm: u32) -> bool {
+        self.running.is_some_and(|running| running.vm == vm)
+    }
+
+    /// Whether no VM waits. Those that are held do not.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.nr_waiting == 0
     }
 
     /// How many VMs wait.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.runnable.len()
+    pub const fn len(&self) -> usize {
+        self.nr_waiting
+    }
+
+    /// The quantum, by how many can run.
+    #[must_use]
+    pub fn quantum_ns(&self) -> u64 {
+        const FEW: u64 = LATENCY_NS / MAX_QUANTUM_NS;
+        const MANY: u64 = LATENCY_NS / MIN_QUANTUM_NS;
+        match self.nr_waiting as u64 + u64::from(self.running.is_some()) {
+            0..=FEW => MAX_QUANTUM_NS,
+            MANY.. => MIN_QUANTUM_NS,
+            nr => LATENCY_NS / nr,
+        }
     }
 
     /// Whether a VM that has run so long gives way now.
     #[must_use]
     pub fn is_over(&self, ran_ns: u64) -> bool {
-        ran_ns >= QUANTUM_NS && !self.is_empty()
+        let is_used_up = self.running.is_some_and(|running| ran_ns >= running.allowance_ns);
+        let turn = if self.is_urgent { PREEMPT_NS } else { self.quantum_ns() };
+        is_used_up || (ran_ns >= turn && !self.is_empty())
+    }
+
+    /// How long a VM that has run so long may run before it must be asked again whether its turn is over.
+    #[must_use]
+    pub fn slice_ns(&self, ran_ns: u64) -> u64 {
+        let turn = if self.is_urgent { PREEMPT_NS } else { self.quantum_ns() };
+        let slice = match turn.saturating_sub(ran_ns) {
+            0 => self.quantum_ns(),
+            rest => rest,
+        };
+        match self.running {
+            Some(Running { allowance_ns, .. }) => slice.min(allowance_ns.saturating_sub(ran_ns).max(MIN_TURN_NS)),
+            None => slice,
+        }
+    }
+
+    /// An entity that slept, or was held, competes again, unless its limit forbids it.
+    fn join(&mut self, node: u32, group: u32) {
+        let quantum = self.quantum_ns();
+        let Some(members) = members(&mut self.groups, group) else { return };
+        let (queue, leader) = (&mut members.queue, members.node);
+        let entity = self.nodes.at_mut(node);
+        let used = if entity.owed_ns > 0 { queue.settle(entity, quantum) } else { 0 };
+        if !entity.bounds.is_none() {
+            entity.bounds.charge(used, quantum, self.now);
+            if let Some(until) = entity.bounds.held_until(self.now) {
+                entity.state = State::Held;
+                queue.nr_held += 1;
+                return self.held.push(&mut self.nodes, until, node);
+            }
+            entity.bounds.wake(self.now);
+        }
+        queue.place(entity, quantum);
+        let was_deserted = queue.is_deserted();
+        queue.join(&mut self.nodes, node);
+        self.nr_waiting += 1;
+        self.nodes.at_mut(leader).owed_ns += used;
+        self.note_due(node);
+        if was_deserted && self.nodes.at(leader).state == State::Asleep {
+            self.join_group(leader, quantum);
+        }
+        self.note_urgency(node, group);
+    }
+
+    /// The same for a group.
+    fn join_group(&mut self, leader: u32, quantum: u64) {
+        let entity = self.nodes.at_mut(leader);
+        let used = if entity.owed_ns > 0 { self.top.settle(entity, quantum) } else { 0 };
+        if !entity.bounds.is_none() {
+            entity.bounds.charge(used, quantum, self.now);
+            if let Some(until) = entity.bounds.held_until(self.now) {
+                entity.state = State::Held;
+                return self.held.push(&mut self.nodes, until, leader);
+            }
+            entity.bounds.wake(self.now);
+        }
+        self.top.place(entity, quantum);
+        self.top.join(&mut self.nodes, leader);
+        self.note_due(leader);
+    }
+
+    /// One that was held competes again, if it has not used more meanwhile.
+    fn release(&mut self, id: u32) {
+        self.held.remove(&mut self.nodes, id);
+        let node = self.nodes.at_mut(id);
+        node.state = State::Asleep;
+        let (owner, group) = (node.owner, node.group);
+        if group == NONE {
+            let is_wanted = members(&mut self.groups, owner).is_some_and(|members| !members.queue.is_deserted());
+            if is_wanted {
+                self.join_group(id, self.quantum_ns());
+            }
+        } else if let Some(members) = members(&mut self.groups, group) {
+            members.queue.nr_held = members.queue.nr_held.saturating_sub(1);
+            self.join(id, group);
+        }
+    }
+
+    /// What the VM that runs has used is taken into account, for it and its group.
+    fn settle_running(&mut self) {
+        let Some(Running { node, group, leader, .. }) = self.running else { return };
+        let quantum = self.quantum_ns();
+        let Some(members) = members(&mut self.groups, group) else { return };
+        let entity = self.nodes.at_mut(node);
+        let used = members.queue.settle(entity, quantum);
+        if !entity.bounds.is_none() {
+            entity.bounds.charge(used, quantum, self.now);
+        }
+        let entity = self.nodes.at_mut(leader);
+        entity.owed_ns += used;
+        let used = self.top.settle(entity, quantum);
+        if !entity.bounds.is_none() {
+            entity.bounds.charge(used, quantum, self.now);
+        }
+    }
+
+    /// The VM that runs does so no more, and waits again or sleeps.
+    fn stop_running(&mut self, can_run: bool) {
+        self.settle_running();
+        let Some(Running { node, group, leader, .. }) = self.running.take() else { return };
+        let Some(members) = members(&mut self.groups, group) else { return };
+        if !can_run {
+            members.queue.leave(&mut self.nodes, node, State::Asleep);
+        } else if let Some(until) = self.nodes.at(node).bounds.held_until(self.now) {
+            members.queue.leave(&mut self.nodes, node, State::Held);
+            members.queue.nr_held += 1;
+            self.held.push(&mut self.nodes, until, node);
+        } else {
+            members.queue.wait(&mut self.nodes, node);
+            self.nr_waiting += 1;
+            if !self.nodes.at(node).bounds.is_none() {
+                self.note_due(node);
+            }
+        }
+        if members_of(&self.groups, group).is_none_or(Queue::is_deserted) {
+            self.top.leave(&mut self.nodes, leader, State::Asleep);
+        } else if let Some(until) = self.nodes.at(leader).bounds.held_until(self.now) {
+            self.top.leave(&mut self.nodes, leader, State::Held);
+            self.held.push(&mut self.nodes, until, leader);
+        } else {
+            self.top.wait(&mut self.nodes, leader);
+            self.note_due(leader);
+        }
+    }
+
+    /// Gives an entity a limit and a reservation.
+    fn bound(&mut self, id: u32, terms: &Terms) -> Result<(), NoMemory> {
+        if terms.limit_ppm | terms.reservation_ppm != 0 {
+            self.held.reserve(self.nodes.capacity())?;
+            self.due.reserve(self.nodes.capacity())?;
+        }
+        let now = self.now;
+        let node = self.nodes.at_mut(id);
+        node.bounds.set(terms, now);
+        if node.state == State::Held {
+            let until = node.bounds.held_until(now).unwrap_or(now);
+            self.held.remove(&mut self.nodes, id);
+            self.held.push(&mut self.nodes, until, id);
+        }
+        Ok(())
+    }
+
+    /// Notes when one that waits is due, if it has a reservation.
+    fn note_due(&mut self, id: u32) {
+        let bounds = &self.nodes.at(id).bounds;
+        if bounds.reservation_ppm != 0 {
+            let at = bounds.due_at;
+            self.due.push(&mut self.nodes, at, id);
+        }
+    }
+
+    /// The first of those with a reservation that are due: a group, and a VM of it if it is the VM's reservation.
+    fn first_due(&mut self) -> Option<(u32, Option<u32>)> {
+        for _ in 0..DUE_BATCH {
+            let (at, id) = self.due.first()?;
+            if is_before(self.now, at) {
+                return None;
+            }
+            let group = self.nodes.at(id).group;
+            if group == NONE {
+                return Some((id, None));
+            }
+            let leader = members(&mut self.groups, group)?.node;
+            if self.nodes.at(leader).state.is_waiting() {
+                return Some((leader, Some(id)));
+            }
+            // Its group has had all it may: a limit goes before a reservation.
+            let until = self.nodes.at(leader).bounds.held_until(self.now).unwrap_or(self.now);
+            self.due.remove(&mut self.nodes, id);
+            self.due.push(&mut self.nodes, until.max(self.now + 1), id);
+        }
+        None
+    }
+
+    /// Notes whether a VM that has just come is to run before the one that runs.
+    fn note_urgency(&mut self, node: u32, group: u32) {
+        let Some(running) = self.running else { return };
+        let is_earlier = |a: u32, b: u32| is_before(self.nodes.at(a).deadline, self.nodes.at(b).deadline);
+        let Some(Some(members)) = self.groups.get(group as usize) else { return };
+        let is_due = |id: u32| {
+            let Node { bounds, state, .. } = self.nodes.at(id);
+            bounds.reservation_ppm != 0 && state.is_waiting() && bounds.due_at <= self.now
+        };
+        self.is_urgent |= if group == running.group {
+            is_earlier(node, running.node)
+        } else {
+            self.nodes.at(members.node).state.is_waiting() && is_earlier(members.node, running.leader)
+        } || is_due(node)
+            || is_due(members.node);
+    }
+
+    /// The entity of a VM, which is made if there is none.
+    fn entity(&mut self, vm: u32, claim: &Claim) -> Result<u32, EnqueueError> {
+        let group = claim.group.0;
+        let known = match self.running {
+            Some(running) if running.vm == vm => running.node,
+            _ => self.node_of(vm),
+        };
+        let now = members_of(&self.groups, group).ok_or(EnqueueError::NoGroup)?.clock();
+        let node = self.nodes.at_mut(known);
+        if node.group == group && known != NONE {
+            if node.state == State::Gone && is_before(node.time, now) {
+                node.time = now;
+            }
+            return Ok(known);
+        }
+        if known != NONE {
+            self.forget(vm, known);
+        }
+        let place = *self.index_place(vm)?;
+        debug_assert_eq!(place, NONE);
+        let shares = claim.terms.shares.max(1);
+        // One that was dropped had waited long enough for all the credit there is.
+        let earned = if claim.is_new { 0 } else { scaled(MAX_QUANTUM_NS, shares) };
+        let node = self.nodes.add(Node::new(vm, group, shares, now.wrapping_sub(earned)))?;
+        *self.index_place(vm)? = node;
+        Ok(node)
+    }
+
+    /// Drops an entity.
+    fn forget(&mut self, vm: u32, node: u32) {
+        self.sleep(vm);
+        self.nodes.release(node);
+        if let Ok(place) = self.index_place(vm) {
+            *place = NONE;
+        }
+    }
+
+    /// Looks at one entity, and drops it if it sleeps and has nothing to remember. So nobody's time is ever so far
+    /// behind that it would seem to be ahead.
+    fn drop_forgotten(&mut self) {
+        self.hand = if (self.hand as usize) < self.nodes.capacity() { self.hand + 1 } else { 0 };
+        let node = self.nodes.at(self.hand);
+        if !matches!(node.state, State::Asleep | State::Gone) {
+            return;
+        }
+        let Some(queue) = members_of(&self.groups, node.group) else { return };
+        let credit = if node.state == State::Gone { 0 } else { scaled(MAX_QUANTUM_NS, node.weight) };
+        let is_paid = !is_before(queue.clock(), node.time.wrapping_add(credit)) && node.owed_ns == 0;
+        if is_paid && node.bounds.is_settled(self.now) {
+            self.forget(node.owner, self.hand);
+        }
+    }
+
+    #[inline(always)]
+    fn node_of(&self, vm: u32) -> u32 {
+        let chunk = self.index.get(vm as usize / INDEX_CHUNK).and_then(Option::as_ref);
+        chunk.and_then(|chunk| chunk.get(vm as usize % INDEX_CHUNK)).copied().unwrap_or(NONE)
+    }
+
+    /// Where a VM's entity is noted.
+    fn index_place(&mut self, vm: u32) -> Result<&mut u32, NoMemory> {
+        let at = vm as usize / INDEX_CHUNK;
+        if at >= self.index.len() {
+            self.index.try_reserve(at - self.index.len() + 1).map_err(|_| NoMemory)?;
+            self.index.resize_with(at + 1, || None);
+        }
+        let chunk = self.index.get_mut(at).ok_or(NoMemory)?;
+        if chunk.is_none() {
+            let mut places = Vec::new();
+            places.try_reserve_exact(INDEX_CHUNK).map_err(|_| NoMemory)?;
+            places.resize(INDEX_CHUNK, NONE);
+            *chunk = Some(places.into_boxed_slice().try_into().map_err(|_| NoMemory)?);
+        }
+        chunk.as_mut().and_then(|chunk| chunk.get_mut(vm as usize % INDEX_CHUNK)).ok_or(NoMemory)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A group, if it is there.
+#[inline(always)]
+fn members(groups: &mut [Option<Members>], group: u32) -> Option<&mut Members> {
+    groups.get_mut(group as usize).and_then(Option::as_mut)
+}
 
-    #[test]
-    fn everybody_gets_a_turn_before_anybody_gets_two() {
-        let mut scheduler = Scheduler::new();
-        for vm in 0..10 {
-            scheduler.enqueue(vm);
-        }
-        for turn in 0..30 {
-            let vm = scheduler.pick();
-            assert_eq!(vm, Some(turn % 10));
-            scheduler.enqueue(turn % 10);
-        }
-    }
-
-    #[test]
-    fn who_sleeps_has_no_turn() {
-        let mut scheduler = Scheduler::new();
-        (0..3).for_each(|vm| scheduler.enqueue(vm));
-        scheduler.sleep(1);
-        scheduler.sleep(7);
-        assert_eq!([(); 3].map(|()| scheduler.pick()), [Some(0), Some(2), None]);
-    }
-
-    #[test]
-    fn a_lone_vm_runs_on() {
-        let mut scheduler = Scheduler::new();
-        assert!(!scheduler.is_over(u64::MAX));
-        scheduler.enqueue(1);
-        assert!(!scheduler.is_over(QUANTUM_NS - 1));
-        assert!(scheduler.is_over(QUANTUM_NS));
-    }
+/// A group's queue, if it is there.
+#[inline(always)]
+fn members_of(groups: &[Option<Members>], group: u32) -> Option<&Queue> {
+    groups.get(group as usize)?.as_ref().map(|members| &members.queue)
 }

@@ -33,6 +33,13 @@ const CORE_SHIFT: u32 = 48;
 /// Frames of the fake machine's pool.
 pub const FRAME_POOL: usize = 2048;
 
+/// What the kernel's work takes, if it is to take time: a page, a copy of one, another address space, an exit, a frame.
+const ALLOCATE_NS: u64 = 200;
+const COPY_NS: u64 = 1_500;
+const SWITCH_NS: u64 = 2_000;
+const EXIT_NS: u64 = 300;
+const FRAME_NS: u64 = 1_000;
+
 mod tables;
 
 /// Number of a VM that is in no table: the one that becomes a template.
@@ -310,7 +317,13 @@ impl Machine {
         }
     }
 
+    /// The kernel has done something that takes so long.
+    fn spend(&self, ns: u64) {
+        self.outside.borrow_mut().spend(ns);
+    }
+
     fn allocate_page(&mut self) -> Option<Page> {
+        self.spend(ALLOCATE_NS);
         if self.outside.borrow_mut().allocation.strikes() {
             return None;
         }
@@ -367,6 +380,7 @@ impl Pages for Machine {
     }
 
     fn copy(&mut self, from: Mpn, to: Mpn) {
+        self.spend(COPY_NS);
         let bytes = *self.memory.page(from);
         *self.memory.page_mut(to) = bytes;
     }
@@ -398,6 +412,7 @@ impl Pages for Machine {
 
 impl Processor for Machine {
     fn switch_to(&mut self, space: &Space, vector: &VectorState) {
+        self.spend(SWITCH_NS);
         self.current = Some(space.number);
         self.vector = vector.clone();
     }
@@ -407,6 +422,7 @@ impl Processor for Machine {
     }
 
     fn enter(&mut self, registers: &mut Registers) -> Exit {
+        self.spend(EXIT_NS);
         if registers.r15 == 0
             && let Some((entry, prologue)) = &self.prologue
             && *entry == registers.rip
@@ -532,12 +548,14 @@ impl Ethernet for Machine {
         };
         // A real card has no room for more, and hands on what it has.
         let length = bytes.len().min(Frame::MAX_LENGTH);
+        self.spend(FRAME_NS);
         frame.set_length(length);
         frame.bytes_mut().copy_from_slice(&bytes[..length]);
         Some(frame)
     }
 
     fn transmit(&mut self, frame: Frame) -> Result<(), Frame> {
+        self.spend(FRAME_NS);
         assert_eq!(self.core, 0, "only the first core has a card");
         self.let_leave();
         if self.outside.borrow().is_wire_full || self.queued.len() + self.leaving.len() >= TRANSMIT_QUEUE {

@@ -73,6 +73,8 @@ pub struct Outside {
     pub heap_room: Option<u64>,
     /// How allocation fails.
     pub allocation: AllocationFaults,
+    /// Whether what the kernel does takes time: without it only guests' steps do.
+    pub has_costs: bool,
     /// The disk.
     pub disk: FakeDisk,
     /// Transfers that have ended, by the core that began them.
@@ -90,6 +92,13 @@ pub struct Outside {
 }
 
 impl Outside {
+    /// The kernel has done something that takes so long.
+    pub(crate) const fn spend(&mut self, ns: u64) {
+        if self.has_costs {
+            self.now += ns;
+        }
+    }
+
     /// Types the next byte if its time has come, which interrupts the guest that runs.
     pub(crate) fn type_now(&mut self) -> bool {
         let Some((steps, byte)) = self.typed_later.front_mut() else { return false };

@@ -4,7 +4,7 @@ use simulator::{Cpu, Fault, LabPlan, Op};
 use std::cell::Cell;
 use std::rc::Rc;
 use virtual_isa::control::{self, Pending};
-use virtual_isa::gate::{Operation, VmState};
+use virtual_isa::gate::{ClassTerms, Operation, VmState};
 use virtual_isa::instruction::{Instruction, NO_DEADLINE};
 
 /// When they wake.
@@ -58,10 +58,17 @@ fn storm(sleepers: u32) {
             }),
         }
     });
+    // The spinner is in a group of its own: in one with so many that have slept it would be their turn first, by right.
+    let terms = ClassTerms { group: 2, reservation_ppm: 0, limit_ppm: 0, frames_per_s: 0, bytes_per_s: 0 };
+    lab.ask(Operation::Class { class: 1, terms }).unwrap();
     // The first one waits for its template.
     lab.start(1);
     for vm in 2..=listener {
-        lab.send(lab.creation(vm));
+        let mut creation = lab.creation(vm);
+        if let Operation::Create { class, .. } = &mut creation {
+            *class = u32::from(vm == spinner);
+        }
+        lab.send(creation);
         lab.send(Operation::Start { vm });
         if vm % 16 == 0 {
             lab.turns(24);

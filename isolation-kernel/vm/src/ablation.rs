@@ -6,7 +6,7 @@
 use crate::core::{After, Core};
 use crate::vm::State;
 use alloc::collections::VecDeque;
-use hal::Hardware;
+use hal::{Hardware, Nanos};
 
 /// VMs that wait to be switched to because something has arrived for them. Those beyond wait for their turn.
 const MAX_URGENT: usize = 256;
@@ -65,8 +65,8 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// The VM that runs next.
-    pub(crate) fn next_vm(&mut self) -> Option<u32> {
-        let Some(number) = self.ablation.urgent.pop_front() else { return self.scheduler.pick() };
+    pub(crate) fn next_vm(&mut self, now: Nanos) -> Option<u32> {
+        let Some(number) = self.ablation.urgent.pop_front() else { return self.scheduler.pick(now) };
         self.scheduler.sleep(number);
         Some(number)
     }

@@ -1,7 +1,8 @@
 //! One core's instance of the kernel: its event loop.
 
 use crate::ablation::Ablation;
-use crate::classes::Classes;
+use crate::account::{Ledger, note_latency};
+use crate::classes::{Classes, SUPERVISOR_GROUP};
 use crate::console::{Level, log};
 use crate::cores::{FIRST, Message, Seat};
 use crate::gate::{Loading, Reply};
@@ -25,19 +26,23 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::{Access, Exit, Frame, Hardware, Nanos, Page, Ppn};
 use policy::bucket::Bucket;
+use policy::gatekeeper::Timekeeper;
 use policy::reclaim::Watermarks;
-use policy::scheduler::{QUANTUM_NS, Scheduler};
+use policy::scheduler::{MAX_QUANTUM_NS, Scheduler};
 use rand_chacha::ChaCha20Rng;
 use virtual_isa::bundle::Bundle;
 use virtual_isa::control::Pending;
 use virtual_isa::exception::{Cause, Exception, SwapError};
-use virtual_isa::gate::{Event, ProcessorTerms};
+use virtual_isa::gate::{Event, LATENCY_BUCKETS, ProcessorTerms};
 use virtual_isa::layout;
 use virtual_isa::limits::MAX_COMPLETION_BYTES;
 use virtual_isa::network::Network;
 
 /// Number of the supervisor VM.
 pub(crate) const SUPERVISOR: u32 = 0;
+
+/// What a turn is charged with, beside its time, in which a VM found no memory.
+const VAIN_TURN_NS: u64 = 5_000;
 
 /// Timers that fire in one turn of the loop.
 const TIMER_BATCH: u32 = 64;
@@ -71,10 +76,14 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) marks: Watermarks,
     /// Pages that can be promised to VMs, on all cores.
     pub(crate) usable_pages: u64,
+    /// Time of this core that is promised.
+    pub(crate) timekeeper: Timekeeper,
     pub(crate) total_shares: u64,
     pub(crate) classes: Classes,
     /// How each group competes for the processors.
     pub(crate) groups: Vec<ProcessorTerms>,
+    /// Times from waking to running of each group's VMs.
+    pub(crate) latency: Vec<[u32; LATENCY_BUCKETS]>,
     pub(crate) is_reclaiming: bool,
     /// Turns in a row in which memory was short and nobody had any to give.
     pub(crate) vain_turns: u32,
@@ -100,6 +109,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) no_room_since: Option<Nanos>,
     pub(crate) zero: Page,
     pub(crate) scheduler: Scheduler,
+    pub(crate) ledger: Ledger,
     pub(crate) timers: Timers,
     pub(crate) ablation: Ablation,
     pub(crate) random: ChaCha20Rng,
@@ -119,7 +129,6 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) search: Search,
     /// Frames of other cores that found the card full.
     pub(crate) stuck: VecDeque<Frame>,
-    pub(crate) idle_ns: u64,
     pub(crate) next_generation: u64,
 }
 
@@ -161,10 +170,11 @@ impl<'b, H: Hardware> Core<'b, H> {
         let has_senders = self.senders.is_waiting() && self.serve_senders(None).unwrap_or(false);
         let has_work = (self.has_chores() || self.is_short()) && self.do_chores();
         self.show_others();
-        match self.next_vm() {
-            Some(number) => self.dispatch(number),
+        let now = self.hw.now();
+        match self.next_vm(now) {
+            Some(number) => self.dispatch(number, now),
             None if has_work || has_senders => {}
-            None => self.halt(),
+            None => self.halt(now),
         }
         self.flush_if_due(self.scheduler.is_empty());
     }
@@ -180,17 +190,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     /// What is done between VMs' turns: a bounded piece of everything that there is. Says whether there may be more.
     #[inline(never)]
     fn do_chores(&mut self) -> bool {
-        let has_work = self.serve_disk() | self.load_images() | self.reap_remains();
-        let has_work = has_work | self.reclaim() | self.continue_parking() | self.grow_template();
-        if !self.starved.is_empty() {
-            self.feed_starved();
-        }
-        if !self.waiting.is_empty() {
-            self.admit_waiting();
-        }
-        if self.is_gate_stalled {
-            self.resume_gate();
-        }
+        let has_work = self.serve_supervisor() | self.serve_memory();
         // What was done above is told before the core may halt.
         self.tell_supervisor();
         has_work
@@ -201,10 +201,44 @@ impl<'b, H: Hardware> Core<'b, H> {
         &mut self.hw
     }
 
+    /// Work that the supervisor wanted and that is done between turns, at its cost. Says whether there is more.
+    fn serve_supervisor(&mut self) -> bool {
+        if self.loading.is_empty()
+            && self.remains.is_empty()
+            && self.embryos.is_empty()
+            && self.waiting.is_empty()
+            && !self.is_gate_stalled
+        {
+            return false;
+        }
+        let has_work = self.load_images() | self.reap_remains() | self.grow_template();
+        if !self.waiting.is_empty() {
+            self.admit_waiting();
+        }
+        if self.is_gate_stalled {
+            self.resume_gate();
+        }
+        self.bill(SUPERVISOR);
+        has_work
+    }
+
+    /// Work on the machine's memory. Says whether there is more.
+    fn serve_memory(&mut self) -> bool {
+        let is_busy = self.swap.waiting() != 0 || !self.starved.is_empty() || !self.parking.is_empty();
+        let has_work = self.serve_disk() | self.reclaim() | self.continue_parking();
+        if !self.starved.is_empty() {
+            self.feed_starved();
+        }
+        if is_busy || has_work {
+            self.note_memory_work();
+        }
+        has_work
+    }
+
     #[inline(never)]
-    fn halt(&mut self) {
+    fn halt(&mut self, before: Nanos) {
         self.flush_if_due(true);
-        let before = self.hw.now();
+        self.ledger.loop_ns += self.ledger.move_mark(before);
         let mut alarm = self.next_alarm().min(self.timers.next_idle());
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);
@@ -217,7 +251,8 @@ impl<'b, H: Hardware> Core<'b, H> {
         if self.seat.lie_down() {
             self.hw.halt();
         }
-        self.idle_ns += self.hw.now().since(before);
+        let now = self.hw.now();
+        self.ledger.idle_ns += self.ledger.move_mark(now);
     }
 
     /// Fires timers that are due, if any are.
@@ -256,6 +291,7 @@ impl<'b, H: Hardware> Core<'b, H> {
                 stub.deadline = None;
                 stub.pending |= Pending::TIMER;
                 self.wake_parked(number);
+                self.bill(number);
             }
             return;
         };
@@ -264,6 +300,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         if vm.state == State::Idle {
             self.make_runnable(&mut vm);
         }
+        self.bill_vm(&mut vm);
         self.vms.put_back(vm);
     }
 
@@ -282,29 +319,52 @@ impl<'b, H: Hardware> Core<'b, H> {
         if let Some(deadline) = vm.deadline.take() {
             self.timers.clear(deadline, vm.number);
         }
+        let has_slept = vm.state == State::Idle;
         vm.state = State::Runnable;
         vm.wants_park = None;
-        if !vm.is_queued {
-            vm.is_queued = true;
-            self.scheduler.enqueue(vm.number);
+        if vm.is_queued {
+            return;
         }
+        let claim = self.processor_claim(vm);
+        let is_group = self.scheduler.has_group(claim.group)
+            || self.scheduler.set_group(claim.group, &self.group_terms(claim.group)).is_ok();
+        if !is_group || self.scheduler.enqueue(vm.number, &claim).is_err() {
+            // It is tried again when there is memory.
+            vm.state = State::Starved;
+            self.starved.push_back(vm.number);
+            return;
+        }
+        vm.is_queued = true;
+        (vm.pace.since, vm.pace.has_slept) = (self.ledger.mark, has_slept);
     }
 
-    fn dispatch(&mut self, number: u32) {
-        let Some(mut vm) = self.vms.take(number) else { return };
+    fn dispatch(&mut self, number: u32, now: Nanos) {
+        let Some(mut vm) = self.vms.take(number) else { return self.scheduler.sleep(number) };
         vm.is_queued = false;
         if vm.state == State::Runnable {
             vm.counters.dispatches += 1;
+            let waited = now.since(vm.pace.since);
+            vm.pace.waited_ns = vm.pace.waited_ns.saturating_add(waited);
+            if vm.pace.has_slept {
+                self.note_latency(&mut vm, waited);
+            }
             let awaited = vm.awaited;
             let after = self.run(&mut vm);
             // Without memory it has not come to use it.
             if vm.awaited == awaited && !matches!(after, After::Wait | After::Starve) {
                 vm.awaited = None;
             }
+            self.charge_run(number);
+            self.scheduler.tell(self.ledger.mark);
+            if after == After::Yield {
+                vm.pace.preemptions = vm.pace.preemptions.saturating_add(1);
+            }
             match after {
                 After::Resume | After::Yield | After::Ready | After::Plain => self.make_runnable(&mut vm),
                 After::Wait => vm.state = State::Paging,
                 After::Starve => {
+                    // Or one that asks again and again would go before all others for ever.
+                    self.scheduler.charge(number, VAIN_TURN_NS);
                     vm.state = State::Starved;
                     self.starved.push_back(number);
                 }
@@ -317,44 +377,71 @@ impl<'b, H: Hardware> Core<'b, H> {
                 }
                 After::End(cause) => self.end(&mut vm, cause),
             }
-            vm.last_ran = self.hw.now();
+            vm.last_ran = self.ledger.mark;
+        }
+        if !vm.is_queued {
+            self.scheduler.sleep(number);
         }
         self.vms.put_after_run(vm);
     }
 
-    /// Runs a VM until it sleeps, ends, or others have waited long enough.
+    fn note_latency(&mut self, vm: &mut Vm<H>, ns: u64) {
+        note_latency(&mut vm.pace.latency, ns);
+        let group = if vm.is_privileged { SUPERVISOR_GROUP } else { self.classes.terms(vm.class).group };
+        if let Some(histogram) = self.latency.get_mut(group as usize) {
+            note_latency(histogram, ns);
+        }
+    }
+
+    /// Runs a VM until it sleeps, ends, or others have waited long enough. What that took is in the ledger, not charged.
     pub(crate) fn run(&mut self, vm: &mut Box<Vm<H>>) -> After {
-        if let Err(after) = self.fill_receive_ring(vm) {
+        if let Err(after) = self.prepare(vm) {
+            self.note_run(vm);
             return after;
         }
-        vm.has_run = true;
-        if !vm.memory.as_ref().is_some_and(Memory::has_space) {
-            vm.has_changed = true;
-            if !self.may_grow(vm) {
-                return After::Starve;
-            }
-        }
-        let Some(memory) = vm.memory.as_mut() else { return After::Sleep(Nanos::NEVER) };
-        let Ok(space) = memory.prepare(&mut self.hw) else { return After::Starve };
-        let Some(template) = self.templates.get(vm.template as usize) else { return After::Sleep(Nanos::NEVER) };
-        self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
-        let started = self.hw.now();
-        self.hw.set_alarm(started.after(QUANTUM_NS).min(self.next_alarm()));
-        let mut entered = started;
+        let started = self.note_run(vm);
+        self.hw.set_alarm(started.after(self.scheduler.slice_ns(0)).min(self.next_alarm()));
         let after = loop {
             let exit = self.hw.enter(&mut vm.registers);
             let left = self.hw.now();
-            vm.counters.guest_ns += left.since(entered);
+            let guest_ns = self.ledger.move_mark(left);
+            self.ledger.run_ns += guest_ns;
+            vm.counters.guest_ns += guest_ns;
             let after = self.handle(vm, exit, left.since(started));
             let after = self.unless_urgent(after);
-            entered = self.hw.now();
-            vm.counters.kernel_ns += entered.since(left);
+            self.note_run(vm);
             if after != After::Resume {
                 break after;
             }
         };
         self.hw.switch_from(vm.vector.get_or_insert_default());
         after
+    }
+
+    /// Gives a VM the processor.
+    fn prepare(&mut self, vm: &mut Box<Vm<H>>) -> Result<(), After> {
+        self.fill_receive_ring(vm)?;
+        vm.has_run = true;
+        if !vm.memory.as_ref().is_some_and(Memory::has_space) {
+            vm.has_changed = true;
+            if !self.may_grow(vm) {
+                return Err(After::Starve);
+            }
+        }
+        let memory = vm.memory.as_mut().ok_or(After::Sleep(Nanos::NEVER))?;
+        let space = memory.prepare(&mut self.hw).map_err(|_| After::Starve)?;
+        let template = self.templates.get(vm.template as usize).ok_or(After::Sleep(Nanos::NEVER))?;
+        self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
+        Ok(())
+    }
+
+    /// What was done since the mark was for the VM that runs. Returns the time.
+    fn note_run(&mut self, vm: &mut Vm<H>) -> Nanos {
+        let now = self.hw.now();
+        let ns = self.ledger.move_mark(now);
+        self.ledger.run_ns += ns;
+        vm.counters.kernel_ns += ns;
+        now
     }
 
     /// Handles an exit of a VM that has run so long since it was dispatched.
@@ -474,6 +561,10 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     #[inline(never)]
     fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
+        // Before anybody wakes: those who come have no part in what was used before.
+        let began = self.note_run(vm);
+        self.charge_run(vm.number);
+        self.scheduler.catch_up(began);
         let has_orders = self.poll_mail(Some(vm));
         self.poll_wire(Some(vm));
         let served = self.serve_senders(Some(vm)).map_err(After::End);
@@ -485,13 +576,13 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.fire_timers();
         let is_shared = !self.seat.is_alone();
         // With other cores there is more to do between turns than to let others run.
-        if has_orders || self.scheduler.is_over(ran_ns) || (is_shared && ran_ns >= QUANTUM_NS) {
+        if has_orders || self.scheduler.is_over(ran_ns) || (is_shared && ran_ns >= MAX_QUANTUM_NS) {
             return After::Yield;
         }
         let now = self.hw.now();
-        let rest = QUANTUM_NS.saturating_sub(ran_ns);
+        let ran_ns = ran_ns.saturating_add(now.since(began));
         // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
-        let slice = if rest == 0 { QUANTUM_NS } else { rest };
+        let slice = self.scheduler.slice_ns(ran_ns);
         self.hw.set_alarm(now.after(slice).min(self.next_alarm()));
         After::Resume
     }

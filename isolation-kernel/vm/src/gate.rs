@@ -13,10 +13,11 @@ use crate::vm::{State, Vm};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use hal::Hardware;
+use policy::scheduler::Group;
 use virtual_isa::bundle::{EntryKind, MAX_STATUS};
 use virtual_isa::control::Pending;
 use virtual_isa::exception::Cause;
-use virtual_isa::gate::{Answer, GateError, Message, Operation, ProcessorTerms, Request};
+use virtual_isa::gate::{Answer, ClassTerms, GateError, Message, Operation, ProcessorTerms, Request};
 use virtual_isa::image::Image;
 use virtual_isa::instruction::InstructionError;
 use virtual_isa::limits::{
@@ -274,11 +275,22 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Says how a group competes for the processors.
     pub(crate) fn set_group(&mut self, group: u32, processor: ProcessorTerms) -> Result<(), GateError> {
+        let ProcessorTerms { reservation_ppm, limit_ppm, .. } = processor;
         let place = self.groups.get_mut(group as usize).ok_or(GateError::BadArgument)?;
-        if processor.shares == 0 || !is_possible(processor.reservation_ppm, processor.limit_ppm) {
+        if processor.shares == 0 || !is_possible(reservation_ppm, limit_ppm) {
             return Err(GateError::BadArgument);
         }
+        let promised = {
+            let nr_cores = self.seat.nr_cores();
+            self.timekeeper.set_group(group, reservation_ppm.div_ceil(nr_cores), limit_ppm.div_ceil(nr_cores))
+        };
+        promised.map_err(|_| GateError::NoProcessor)?;
         *place = processor;
+        let group = Group(group);
+        if self.scheduler.has_group(group) {
+            let terms = self.group_terms(group);
+            self.scheduler.set_group(group, &terms).map_err(|_| GateError::NoMemory)?;
+        }
         Ok(())
     }
 
@@ -367,6 +379,10 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         if u64::from(minimum_pages) > self.usable_pages {
             return Err(GateError::NoMemory);
+        }
+        let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(birth.class);
+        if !self.timekeeper.can_ever(group, reservation_ppm) {
+            return Err(GateError::NoProcessor);
         }
         Ok(())
     }

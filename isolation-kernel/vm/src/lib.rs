@@ -37,6 +37,7 @@
 //! | `report` | reports of VMs that ended |
 //! | `timers` | deadlines |
 //! | `ablation` | parts that can be switched off for measurements |
+//! | `account` | whose time it is |
 //! | `console` | guests' texts |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -47,6 +48,7 @@
 extern crate alloc;
 
 mod ablation;
+mod account;
 mod classes;
 mod console;
 mod core;

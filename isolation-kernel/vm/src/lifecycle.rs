@@ -1,6 +1,7 @@
 //! Creating, ending and destroying VMs. Neither takes time in proportion to a VM's memory: what an ended VM
 //! leaves is freed a few pages at a time.
 
+use crate::account::Pace;
 use crate::console::{CONSOLE_RATE, Level, log};
 use crate::core::{Core, SUPERVISOR};
 use crate::delta::Delta;
@@ -18,7 +19,7 @@ use hal::{Hardware, NoMemory, PAGE_SIZE, Registers};
 use policy::bucket::Bucket;
 use virtual_isa::control;
 use virtual_isa::exception::Cause;
-use virtual_isa::gate::{Counters, Event};
+use virtual_isa::gate::{ClassTerms, Counters, Event};
 use virtual_isa::limits::{MAX_ARGUMENT_BYTES, MAX_PAGES_PER_STEP};
 use virtual_isa::network::{MTU, Network};
 use virtual_isa::register::{Features, REGISTER_MAGIC, RegisterPage};
@@ -115,6 +116,7 @@ impl<H: Hardware> Core<'_, H> {
             last_ran: now,
             console: Bucket::new(CONSOLE_RATE, now),
             counters: Counters::default(),
+            pace: Pace::default(),
             accounted: Account::default(),
             has_changed: true,
         }))
@@ -136,10 +138,11 @@ impl<H: Hardware> Core<'_, H> {
         self.vms.insert(vm);
         self.timers.reserve(number);
         self.note_resident(number);
-        self.scheduler.reserve(self.vms.count() as usize);
+        // Without room ahead, waking makes it.
+        let in_memory = self.vms.count().saturating_sub(self.vms.parked());
+        let _ = self.scheduler.reserve(in_memory as usize, number);
         // None that is parked sends.
-        let nr_residents = self.vms.count().saturating_sub(self.vms.parked());
-        self.senders.circle.reserve(nr_residents as usize, number.saturating_add(1));
+        self.senders.circle.reserve(in_memory as usize, number.saturating_add(1));
     }
 
     /// Starts a VM that was created, or lets it wait until what it needs at least is there.
@@ -153,12 +156,16 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     fn admits(&mut self, vm: &mut Vm<H>) -> bool {
-        if self.hw.free_pages() < self.marks.minimum
-            || !self.seat.promise(self.usable_pages, u64::from(vm.minimum_pages))
-        {
+        let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(vm.class);
+        if self.hw.free_pages() < self.marks.minimum || self.timekeeper.admit(group, reservation_ppm).is_err() {
+            return false;
+        }
+        if !self.seat.promise(self.usable_pages, u64::from(vm.minimum_pages)) {
+            self.timekeeper.release(group, reservation_ppm);
             return false;
         }
         if self.endow(vm).is_err() {
+            self.timekeeper.release(group, reservation_ppm);
             self.seat.release(u64::from(vm.minimum_pages));
             return false;
         }
@@ -251,6 +258,8 @@ impl<H: Hardware> Core<'_, H> {
             log(&mut self.hw, Level::Error, format_args!("the supervisor has ended; the other VMs run on"));
         }
         vm.state = State::Ended;
+        self.scheduler.remove(vm.number);
+        vm.is_queued = false;
         vm.has_changed = true;
         self.seat.note_ended(vm.number);
         if let Some(deadline) = vm.deadline.take() {
@@ -264,14 +273,18 @@ impl<H: Hardware> Core<'_, H> {
         if let Some(memory) = vm.memory.take() {
             self.bury(memory);
         }
-        self.part(vm.shares, if vm.is_admitted { vm.minimum_pages } else { 0 });
+        self.part(vm.shares, vm.is_admitted.then_some((vm.minimum_pages, vm.class)));
         self.post_event(Event::Ended { vm: vm.number, report });
     }
 
     /// What a VM had promised to it is free again.
-    fn part(&mut self, shares: u32, minimum_pages: u32) {
+    fn part(&mut self, shares: u32, promised: Option<(u32, u16)>) {
         self.total_shares = self.total_shares.saturating_sub(u64::from(shares));
-        self.seat.release(u64::from(minimum_pages));
+        if let Some((minimum_pages, class)) = promised {
+            self.seat.release(u64::from(minimum_pages));
+            let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(class);
+            self.timekeeper.release(group, reservation_ppm);
+        }
     }
 
     /// Frees a VM's memory, a little at a time.
@@ -292,6 +305,7 @@ impl<H: Hardware> Core<'_, H> {
             self.parked_on_disk = self.parked_on_disk.saturating_sub(1);
         }
         stub.state = Sleeper::Ended;
+        self.scheduler.remove(number);
         self.seat.note_ended(number);
         stub.is_waking = false;
         if let Some(deadline) = stub.deadline.take() {
@@ -310,7 +324,7 @@ impl<H: Hardware> Core<'_, H> {
             self.swap.free(Place::Reserved(extent));
         }
         (stub.own_pages, stub.cold_pages) = (0, 0);
-        self.part(stub.shares, stub.minimum_pages);
+        self.part(stub.shares, Some((stub.minimum_pages, stub.class)));
         self.vms.put_stub(stub);
         self.post_event(Event::Ended { vm: number, report });
     }

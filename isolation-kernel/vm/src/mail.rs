@@ -112,7 +112,10 @@ impl<H: Hardware> Core<'_, H> {
                     self.brief(core);
                 }
             }
-            Message::Frame { to, frame } => self.deliver(out, to, frame, Payment::Owed),
+            Message::Frame { to, frame } => {
+                self.deliver(out, to, frame, Payment::Owed);
+                self.bill_out(out, Some(to));
+            }
             Message::ToWire(frame) => {
                 if let Err(frame) = self.put_on_wire(frame) {
                     self.stuck.push_back(frame);
@@ -202,7 +205,9 @@ impl<H: Hardware> Core<'_, H> {
             let Some(number) = self.scheduler.spare() else { break };
             let Some(mut vm) = self.vms.take(number) else { continue };
             vm.is_queued = false;
-            if !vm.may_move() {
+            // A reservation is promised of this core's time.
+            let is_bound = self.classes.terms(vm.class).reservation_ppm != 0;
+            if is_bound || !vm.may_move() {
                 if vm.state == State::Runnable {
                     self.make_runnable(&mut vm);
                 }

@@ -67,7 +67,7 @@ impl<'a, H: Hardware> Out<'a, H> {
         self.0.iter().flatten().any(|vm| vm.number == number)
     }
 
-    fn find(&mut self, number: u32) -> Option<&mut Vm<H>> {
+    pub(crate) fn find(&mut self, number: u32) -> Option<&mut Vm<H>> {
         self.0.iter_mut().flatten().find(|vm| vm.number == number).map(|vm| &mut **vm)
     }
 }
@@ -82,7 +82,7 @@ impl<H: Hardware> Core<'_, H> {
         }
         let now = self.hw.now();
         let is_busy = running.is_some() || !self.scheduler.is_empty();
-        if is_busy && now < self.wire.next_poll {
+        if is_busy && now < self.wire.next_poll && self.ablation.switches.batching {
             self.wire.is_poll_due = true;
             return 0;
         }
@@ -97,7 +97,9 @@ impl<H: Hardware> Core<'_, H> {
             }
             let Some(frame) = self.hw.receive() else { return others };
             self.wire.frames_in += 1;
-            if self.take_in(&mut out, frame) != own || own.is_none() {
+            let to = self.take_in(&mut out, frame);
+            self.bill_out(&mut out, to);
+            if to != own || own.is_none() {
                 others += 1;
             }
         }
@@ -193,6 +195,7 @@ impl<H: Hardware> Core<'_, H> {
     pub(crate) fn next_alarm(&self) -> Nanos {
         let poll = if self.wire.is_poll_due { self.wire.next_poll } else { Nanos::NEVER };
         let flush = if self.wire.unflushed > 0 { self.wire.flush_at } else { Nanos::NEVER };
-        self.timers.next().min(self.senders.alarm()).min(poll).min(flush)
+        let own = self.timers.next().min(self.scheduler.next_release());
+        own.min(self.senders.alarm()).min(poll).min(flush)
     }
 }

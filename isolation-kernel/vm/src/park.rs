@@ -4,6 +4,7 @@
 //! read back as a whole when the VM wakes, and then it is gone; pages that it did not use lie in packs of their
 //! own and are read when they are touched.
 
+use crate::account::Pace;
 use crate::core::Core;
 use crate::delta::Place;
 use crate::fixed::FixedPages;
@@ -501,6 +502,7 @@ impl<H: Hardware> Core<'_, H> {
             last_ran: self.hw.now(),
             console: stub.console,
             counters: stub.counters,
+            pace: Pace::default(),
             accounted: Account::default(),
             has_changed: true,
         };

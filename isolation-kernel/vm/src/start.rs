@@ -1,6 +1,7 @@
 //! Starting a core: from the boot bundle to a kernel that runs.
 
 use crate::ablation::Ablation;
+use crate::account::Ledger;
 use crate::classes::{Classes, DEFAULT_GROUP_TERMS};
 use crate::console::{self, Level, log};
 use crate::core::{Core, MAX_EVENTS};
@@ -21,11 +22,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use hal::{Hardware, Nanos, NoMemory};
 use policy::bucket::Bucket;
+use policy::gatekeeper::Timekeeper;
 use policy::reclaim::Watermarks;
 use policy::scheduler::Scheduler;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use virtual_isa::bundle::{Bundle, BundleError, EntryKind, MachinePlan};
+use virtual_isa::gate::LATENCY_BUCKETS;
 use virtual_isa::image::{Image, ImageError};
 use virtual_isa::limits::{MAX_COMPLETION_BYTES, MAX_GROUPS};
 use virtual_isa::network::NetworkError;
@@ -123,6 +126,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let mut random = ChaCha20Rng::from_seed(seed(&mut hw, plan.seed));
         // Also where the host's seed is all there is, no two cores draw the same numbers.
         random.set_stream(u64::from(seat.core()));
+        let mark = hw.now();
         let zero = hw.allocate().ok_or(BootError::NoMemory)?;
         let swap = Swap::new(&mut hw, plan.swap_pages);
         let pages = hw.total_pages();
@@ -143,9 +147,11 @@ impl<'b, H: Hardware> Core<'b, H> {
             packer: Packer::new(),
             marks,
             usable_pages: pages.saturating_sub(marks.high),
+            timekeeper: Timekeeper::new(1, MAX_GROUPS),
             total_shares: 0,
             classes: Classes::new(),
             groups: alloc::vec![DEFAULT_GROUP_TERMS; MAX_GROUPS as usize],
+            latency: alloc::vec![[0; LATENCY_BUCKETS]; MAX_GROUPS as usize],
             is_reclaiming: false,
             vain_turns: 0,
             clock: VecDeque::new(),
@@ -163,6 +169,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             no_room_since: None,
             zero,
             scheduler: Scheduler::new(),
+            ledger: Ledger { mark, ..Ledger::default() },
             timers: Timers::default(),
             ablation: Ablation::default(),
             random,
@@ -178,7 +185,6 @@ impl<'b, H: Hardware> Core<'b, H> {
             gatherings: Vec::new(),
             search: Search::default(),
             stuck: VecDeque::new(),
-            idle_ns: 0,
             next_generation,
         })
     }

@@ -5,7 +5,7 @@ use crate::memory::Memory;
 use crate::park::count_places;
 use crate::vm::{Sleeper, State, Stub, Vm};
 use hal::Hardware;
-use virtual_isa::gate::{MachineStatus, VmState, VmStatus};
+use virtual_isa::gate::{LATENCY_BUCKETS, MachineStatus, VmState, VmStatus};
 
 impl<H: Hardware> Core<'_, H> {
     /// A VM's status.
@@ -38,6 +38,9 @@ impl<H: Hardware> Core<'_, H> {
             table_pages: memory.map_or(0, Memory::table_pages),
             generation: vm.generation,
             counters: vm.counters,
+            waited_ns: vm.pace.waited_ns,
+            preemptions: vm.pace.preemptions,
+            latency: vm.pace.latency,
         }
     }
 
@@ -75,7 +78,11 @@ impl<H: Hardware> Core<'_, H> {
             heap_bytes: self.hw.heap_bytes(),
             heap_pages: self.hw.heap_pages(),
             kept_pages: self.hw.kept_pages(),
-            idle_ns: self.idle_ns,
+            idle_ns: self.ledger.idle_ns,
+            charged_ns: self.ledger.charged_ns,
+            overhead_loop_ns: self.ledger.loop_ns,
+            overhead_wire_ns: self.ledger.wire_ns,
+            overhead_memory_ns: self.ledger.memory_ns,
             frames_in: self.wire.frames_in,
             frames_out: self.wire.frames_out,
             frames_dropped: self.wire.frames_dropped,
@@ -121,6 +128,10 @@ pub fn add(sum: &mut MachineStatus, other: &MachineStatus) {
         (&mut sum.swap_written_blocks, other.swap_written_blocks),
         (&mut sum.swap_errors, other.swap_errors),
         (&mut sum.idle_ns, other.idle_ns),
+        (&mut sum.charged_ns, other.charged_ns),
+        (&mut sum.overhead_loop_ns, other.overhead_loop_ns),
+        (&mut sum.overhead_wire_ns, other.overhead_wire_ns),
+        (&mut sum.overhead_memory_ns, other.overhead_memory_ns),
         (&mut sum.frames_in, other.frames_in),
         (&mut sum.frames_out, other.frames_out),
         (&mut sum.frames_dropped, other.frames_dropped),
@@ -163,5 +174,8 @@ pub fn stub_status(stub: &Stub, core: u32) -> VmStatus {
         table_pages: 0,
         generation: stub.generation,
         counters: stub.counters,
+        waited_ns: 0,
+        preemptions: 0,
+        latency: [0; LATENCY_BUCKETS],
     }
 }

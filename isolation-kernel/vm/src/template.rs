@@ -183,6 +183,7 @@ impl<H: Hardware> Core<'_, H> {
         let Some(mut embryo) = self.embryos.pop_front() else { return false };
         let before = self.hw.now();
         let after = self.run(&mut embryo.vm);
+        self.bill_run_to_supervisor();
         embryo.ran_ns += self.hw.now().since(before);
         match after {
             After::Ready => self.become_template(&mut embryo),

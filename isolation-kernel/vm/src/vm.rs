@@ -1,5 +1,6 @@
 //! One VM: in memory, or parked.
 
+use crate::account::Pace;
 use crate::memory::Memory;
 use crate::network::transmit::Transmit;
 use crate::pack::{Pack, Span};
@@ -97,6 +98,8 @@ pub struct Vm<H: Hardware> {
     pub last_ran: Nanos,
     pub console: Bucket,
     pub counters: Counters,
+    /// How long it waits for the processor, since it was created or woke.
+    pub pace: Pace,
     /// Its part in the machine's totals.
     pub accounted: Account,
     /// Whether that may have changed since, while it ran.

@@ -373,6 +373,7 @@ impl<H: Hardware> Core<'_, H> {
         };
         let before = vm.indices.transmit_tail;
         let result = work(self, &mut vm, running);
+        self.bill_vm(&mut vm);
         match result {
             Err(cause) => self.end(&mut vm, cause),
             Ok(_) if vm.state == State::Idle => {

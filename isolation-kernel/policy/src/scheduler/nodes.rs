@@ -1,0 +1,155 @@
+//! The entities that compete: VMs and groups.
+//!
+//! [`Nodes`] is a slab in chunks: entities have numbers that stay, and growing moves nothing.
+
+use super::terms::Bounds;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use hal::NoMemory;
+
+/// No node.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Nodes in a chunk.
+const CHUNK: usize = 128;
+
+/// What an entity does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The place is free.
+    Free,
+    /// Does not compete.
+    Asleep,
+    /// Has been removed, and owes something.
+    Gone,
+    /// Waits, and has not had more than its part: it is among those of which the earliest deadline runs.
+    Ready,
+    /// Waits, and is ahead of its part.
+    Ahead,
+    /// Could run, but has had all that its limit allows.
+    Held,
+    /// Has the processor.
+    Running,
+}
+
+impl State {
+    /// Whether it waits for its turn.
+    pub const fn is_waiting(self) -> bool {
+        matches!(self, Self::Ready | Self::Ahead)
+    }
+
+    /// Whether its weight counts in its queue.
+    pub const fn is_competing(self) -> bool {
+        matches!(self, Self::Ready | Self::Ahead | Self::Running)
+    }
+}
+
+/// An entity: a VM, or a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node {
+    /// Its virtual time: what it has received for its weight.
+    pub time: u64,
+    /// Virtual time by which its request is served in a fluid system.
+    pub deadline: u64,
+    /// What it has used that is not in its virtual time yet, in nanoseconds.
+    pub owed_ns: u64,
+    /// What its virtual time is more than `time`, times its weight: less than the weight.
+    pub rest: u32,
+    pub weight: u32,
+    /// Number of the VM or group.
+    pub owner: u32,
+    /// Number of the group a VM is in; [`NONE`] for a group.
+    pub group: u32,
+    /// Where it is in its queue or among those that are held; and among those with a reservation. For a free place
+    /// the first is the next free one.
+    pub places: [u32; 2],
+    pub bounds: Bounds,
+    pub state: State,
+}
+
+impl Node {
+    const NIL: Self = Self {
+        time: 0,
+        deadline: 0,
+        owed_ns: 0,
+        rest: 0,
+        weight: 1,
+        owner: NONE,
+        group: NONE,
+        places: [NONE; 2],
+        bounds: Bounds::NONE,
+        state: State::Free,
+    };
+
+    /// An entity that sleeps.
+    pub const fn new(owner: u32, group: u32, weight: u32, time: u64) -> Self {
+        Self { time, deadline: time, weight, owner, group, state: State::Asleep, ..Self::NIL }
+    }
+}
+
+/// All entities.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    chunks: Vec<Box<[Node; CHUNK]>>,
+    /// First free place.
+    free: u32,
+    /// What stands at every number at which there is nothing.
+    nil: Node,
+    /// What is written at such a number goes here, and is never read.
+    void: Node,
+}
+
+impl Nodes {
+    pub const fn new() -> Self {
+        Self { chunks: Vec::new(), free: NONE, nil: Node::NIL, void: Node::NIL }
+    }
+
+    /// Places there are.
+    pub fn capacity(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
+    #[inline(always)]
+    pub fn at(&self, id: u32) -> &Node {
+        self.chunks.get(id as usize / CHUNK).and_then(|chunk| chunk.get(id as usize % CHUNK)).unwrap_or(&self.nil)
+    }
+
+    #[inline(always)]
+    pub fn at_mut(&mut self, id: u32) -> &mut Node {
+        match self.chunks.get_mut(id as usize / CHUNK).and_then(|chunk| chunk.get_mut(id as usize % CHUNK)) {
+            Some(node) => node,
+            None => &mut self.void,
+        }
+    }
+
+    /// Makes room for one more chunk of entities.
+    pub fn grow(&mut self) -> Result<(), NoMemory> {
+        let first = u32::try_from(self.capacity()).map_err(|_| NoMemory)?;
+        let last = u32::try_from(self.capacity() + CHUNK).map_err(|_| NoMemory)?;
+        let mut chunk = Vec::new();
+        chunk.try_reserve_exact(CHUNK).map_err(|_| NoMemory)?;
+        self.chunks.try_reserve(1).map_err(|_| NoMemory)?;
+        chunk.resize(CHUNK, Node::NIL);
+        self.chunks.push(chunk.into_boxed_slice().try_into().map_err(|_| NoMemory)?);
+        for id in (first..last).rev() {
+            self.release(id);
+        }
+        Ok(())
+    }
+
+    pub fn add(&mut self, node: Node) -> Result<u32, NoMemory> {
+        if self.free == NONE {
+            self.grow()?;
+        }
+        let id = self.free;
+        let [next, _] = self.at(id).places;
+        self.free = next;
+        *self.at_mut(id) = node;
+        Ok(id)
+    }
+
+    pub fn release(&mut self, id: u32) {
+        *self.at_mut(id) = Node { places: [self.free, NONE], ..Node::NIL };
+        self.free = id;
+    }
+}

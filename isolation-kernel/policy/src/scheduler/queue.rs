@@ -1,0 +1,284 @@
+//! One level of the fair queue: the virtual time of those that compete, and who of them is next.
+
+use super::PREEMPT_NS;
+use super::heap::{Heap, is_before};
+use super::nodes::{Node, Nodes, State};
+use hal::NoMemory;
+
+/// Fraction bits of virtual time, which wraps round. At weight 1 a second is 2^50 of its units, so nothing that is
+/// compared is further apart than two hours of one weight's time.
+const FRACTION_BITS: u32 = 20;
+
+/// The most that one charge can be: no dispatch is as long, whatever a clock says.
+const MAX_CHARGE_NS: u64 = 1 << 34;
+
+/// The most that one that comes back still owes: four turns in which everybody runs.
+const MAX_DEBT_NS: u64 = 128_000_000;
+
+/// Entities that become ready in one look for the next; the others do in the next one.
+const BATCH: usize = 64;
+
+/// What a time in nanoseconds is in virtual time for a weight.
+pub(super) fn scaled(ns: u64, weight: u32) -> u64 {
+    (ns.min(MAX_CHARGE_NS) << FRACTION_BITS) / u64::from(weight.max(1))
+}
+
+/// Those that compete with each other: all groups, or the VMs of one group.
+///
+/// Virtual time is the mean of the competitors' own times by weight, kept exactly: `now` and a remainder. So it goes
+/// on by what is used, divided by the weight of all that compete, and whoever comes or goes with a lag leaves it to the
+/// others by their weights, as section 3 of the paper has it. `clock` is the latest that it has been; those that come
+/// are placed by that, so no coming and going moves anything back.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Those that are not ahead, by deadline.
+    ready: Heap<0>,
+    /// Those that are, by their own virtual time.
+    ahead: Heap<0>,
+    /// How many compete, one that runs included, and their weight.
+    nr: usize,
+    weight: u64,
+    /// How many are held, for whom room is kept.
+    pub nr_held: usize,
+    now: u64,
+    /// What virtual time is past `now`, times the weight of all: less than that weight.
+    rest: u64,
+    clock: u64,
+}
+
+impl Queue {
+    pub const fn new() -> Self {
+        Self { ready: Heap::new(), ahead: Heap::new(), nr: 0, weight: 0, nr_held: 0, now: 0, rest: 0, clock: 0 }
+    }
+
+    /// Whether nobody competes.
+    pub const fn is_deserted(&self) -> bool {
+        self.nr == 0
+    }
+
+    /// Whether nobody competes or is held.
+    pub const fn is_empty(&self) -> bool {
+        self.nr + self.nr_held == 0
+    }
+
+    /// The time by which those that come are placed.
+    pub const fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// Makes room for so many, so that `join` does not allocate.
+    pub fn reserve(&mut self, nr: usize) -> Result<(), NoMemory> {
+        self.ready.reserve(nr)?;
+        self.ahead.reserve(nr)
+    }
+
+    /// Makes room for one more.
+    pub fn reserve_one(&mut self) -> Result<(), NoMemory> {
+        self.reserve(self.nr + self.nr_held + 1)
+    }
+
+    /// Moves virtual time on: somebody has used so much.
+    fn advance(&mut self, ns: u64) {
+        if self.weight > 0 {
+            let sum = (ns << FRACTION_BITS).saturating_add(self.rest);
+            self.now = self.now.wrapping_add(sum / self.weight);
+            self.rest = sum % self.weight;
+            self.note_clock();
+        }
+    }
+
+    /// Moves virtual time because one came or went that is so far from it.
+    fn shift(&mut self, weight: u32, difference: u64) {
+        if self.weight == 0 {
+            self.rest = 0;
+            return;
+        }
+        let product = i64::from(weight).checked_mul(difference.cast_signed());
+        let sum = product.and_then(|product| product.checked_add_unsigned(self.rest));
+        let (whole, rest) = match (sum, i64::try_from(self.weight)) {
+            (Some(sum), Ok(weight)) => (sum.div_euclid(weight), sum.rem_euclid(weight).cast_unsigned()),
+            _ => self.share_widely(weight, difference),
+        };
+        self.now = self.now.wrapping_add(whole.cast_unsigned());
+        self.rest = rest;
+        self.note_clock();
+    }
+
+    /// The same division for what is too large for words.
+    #[cold]
+    fn share_widely(&self, weight: u32, difference: u64) -> (i64, u64) {
+        let sum = i128::from(weight) * i128::from(difference.cast_signed()) + i128::from(self.rest);
+        let all = i128::from(self.weight);
+        // It is a mean of times that are closer than that.
+        let whole = i64::try_from(sum.div_euclid(all)).unwrap_or(0);
+        (whole, u64::try_from(sum.rem_euclid(all)).unwrap_or(0))
+    }
+
+    #[inline(always)]
+    const fn note_clock(&mut self) {
+        if is_before(self.clock, self.now) {
+            self.clock = self.now;
+        }
+    }
+
+    /// Brings an entity that does not wait up to date: its virtual time, its request, and the queue's time. A request
+    /// that is served is followed by the next. Returns what it had used since it was settled last.
+    pub fn settle(&mut self, node: &mut Node, quantum_ns: u64) -> u64 {
+        let ns = core::mem::take(&mut node.owed_ns).min(MAX_CHARGE_NS);
+        if ns > 0 {
+            let (weight, sum) = (u64::from(node.weight), (ns << FRACTION_BITS) + u64::from(node.rest));
+            node.time = node.time.wrapping_add(sum / weight);
+            #[expect(clippy::cast_possible_truncation, reason = "less than the weight")]
+            let rest = (sum % weight) as u32;
+            node.rest = rest;
+            self.advance(ns);
+        }
+        if !is_before(node.time, node.deadline) {
+            node.deadline = node.time.wrapping_add(scaled(quantum_ns, node.weight));
+        }
+        ns
+    }
+
+    /// Gives an entity that comes back its virtual time. Its lag is what it was, but at most one quantum if it is owed
+    /// something. Its first request is a short one, so its turn comes soon; the next is one of a quantum.
+    pub fn place(&self, node: &mut Node, quantum_ns: u64) {
+        let quantum = scaled(quantum_ns, node.weight);
+        // Where nobody competes nothing is owed to anybody.
+        let earliest = if self.is_deserted() { self.clock } else { self.clock.wrapping_sub(quantum) };
+        let latest = self.clock.wrapping_add(scaled(MAX_DEBT_NS, node.weight));
+        if is_before(node.time, earliest) {
+            node.time = earliest;
+        } else if is_before(latest, node.time) {
+            node.time = latest;
+        }
+        node.deadline = node.time.wrapping_add(scaled(PREEMPT_NS, node.weight));
+    }
+
+    /// An entity begins to compete; it waits. There is room for it.
+    pub fn join(&mut self, nodes: &mut Nodes, id: u32) {
+        let (weight, time) = (nodes.at(id).weight, nodes.at(id).time);
+        if self.nr == 0 {
+            (self.now, self.rest) = (time, 0);
+        }
+        self.nr += 1;
+        self.weight += u64::from(weight);
+        self.shift(weight, time.wrapping_sub(self.now));
+        self.wait(nodes, id);
+    }
+
+    /// An entity that competes ceases to, and becomes what `state` says.
+    pub fn leave(&mut self, nodes: &mut Nodes, id: u32, state: State) {
+        self.unlink(nodes, id);
+        let node = nodes.at_mut(id);
+        node.state = state;
+        self.nr = self.nr.saturating_sub(1);
+        let (weight, time) = (node.weight, node.time);
+        self.weight = self.weight.saturating_sub(u64::from(weight));
+        self.shift(weight, self.now.wrapping_sub(time));
+    }
+
+    /// One that competes waits.
+    pub fn wait(&mut self, nodes: &mut Nodes, id: u32) {
+        let node = nodes.at_mut(id);
+        if is_before(self.now, node.time) {
+            node.state = State::Ahead;
+            let key = node.time;
+            self.ahead.push(nodes, key, id);
+        } else {
+            node.state = State::Ready;
+            let key = node.deadline;
+            self.ready.push(nodes, key, id);
+        }
+    }
+
+    /// One that waits runs.
+    pub fn run(&mut self, nodes: &mut Nodes, id: u32) {
+        self.unlink(nodes, id);
+        nodes.at_mut(id).state = State::Running;
+    }
+
+    fn unlink(&mut self, nodes: &mut Nodes, id: u32) {
+        match nodes.at(id).state {
+            State::Ready => self.ready.remove(nodes, id),
+            State::Ahead => self.ahead.remove(nodes, id),
+            _ => {}
+        }
+    }
+
+    /// Who is next.
+    pub fn next(&mut self, nodes: &mut Nodes) -> Option<u32> {
+        let Some((time, id)) = self.ahead.first() else { return self.ready.first().map(|(_, id)| id) };
+        if self.ready.is_empty() {
+            if is_before(self.now, time) {
+                (self.now, self.rest) = (time, 0);
+            }
+            if self.ahead.is_alone() {
+                return Some(id);
+            }
+        }
+        self.make_ready(nodes);
+        self.ready.first().map(|(_, id)| id)
+    }
+
+    /// One of those whose turn comes late, another for each `n`.
+    pub fn late(&self, n: u32) -> Option<u32> {
+        self.ahead.late(n).or_else(|| self.ready.late(n))
+    }
+
+    /// Those that virtual time has come up with are ahead no more.
+    fn make_ready(&mut self, nodes: &mut Nodes) {
+        for _ in 0..BATCH {
+            let Some((time, id)) = self.ahead.first() else { return };
+            if is_before(self.now, time) {
+                return;
+            }
+            self.ahead.remove(nodes, id);
+            self.wait(nodes, id);
+        }
+    }
+
+    /// Gives an entity another weight. It keeps its lag and its request, in nanoseconds.
+    pub fn weigh(&mut self, nodes: &mut Nodes, id: u32, weight: u32) {
+        let node = nodes.at_mut(id);
+        let (old, new, state) = (node.weight, weight.max(1), node.state);
+        if old == new {
+            return;
+        }
+        if state.is_waiting() {
+            self.unlink(nodes, id);
+        }
+        let now = if state.is_competing() { self.now } else { self.clock };
+        let convert = |difference: u64| {
+            let converted = i128::from(difference.cast_signed()) * i128::from(old) / i128::from(new);
+            i64::try_from(converted).unwrap_or(if converted < 0 { i64::MIN / 4 } else { i64::MAX / 4 }).cast_unsigned()
+        };
+        let node = nodes.at_mut(id);
+        let before = node.time;
+        let left = convert(node.deadline.wrapping_sub(before));
+        node.time = now.wrapping_add(convert(before.wrapping_sub(now)));
+        node.deadline = node.time.wrapping_add(left);
+        (node.weight, node.rest) = (new, 0);
+        let time = node.time;
+        if state.is_competing() {
+            self.weight = self.weight.saturating_sub(u64::from(old));
+            self.shift(old, now.wrapping_sub(before));
+            self.weight += u64::from(new);
+            self.shift(new, time.wrapping_sub(self.now));
+        }
+        if state.is_waiting() {
+            self.wait(nodes, id);
+        }
+    }
+
+    /// By how much virtual time an entity is behind: positive if it is owed something.
+    #[cfg(test)]
+    pub fn behind(&self, time: u64) -> i64 {
+        self.now.wrapping_sub(time).cast_signed()
+    }
+
+    /// Whether the heaps are as they must be.
+    #[cfg(test)]
+    pub fn is_sound(&self, nodes: &Nodes) -> bool {
+        self.ready.is_sound(nodes) && self.ahead.is_sound(nodes)
+    }
+}

@@ -1,0 +1,217 @@
+//! The fair queue by simulation: spinners, sleepers, comers and goers.
+
+use super::*;
+use proptest::prelude::*;
+use std::vec;
+use std::vec::Vec;
+
+const ALL: Group = Group(0);
+
+fn scheduler() -> Scheduler {
+    let mut scheduler = Scheduler::new();
+    scheduler.set_group(ALL, &Terms::shares(1)).unwrap();
+    scheduler
+}
+
+const fn claim(shares: u32) -> Claim {
+    Claim { group: ALL, terms: Terms::shares(shares), is_new: true }
+}
+
+fn lag_ns(scheduler: &Scheduler, vm: u32) -> i128 {
+    let node = scheduler.nodes.at(scheduler.node_of(vm));
+    let queue = &scheduler.groups[0].as_ref().unwrap().queue;
+    (i128::from(queue.behind(node.time)) * i128::from(node.weight)) >> 20
+}
+
+/// One turn of whoever is next: it runs for at most `wants` nanoseconds, then waits again.
+fn turn(scheduler: &mut Scheduler, wants: u64, claim_of: impl Fn(u32) -> Claim) -> (u32, u64) {
+    let vm = scheduler.pick(Nanos(0)).unwrap();
+    let ran = scheduler.slice_ns(0).min(wants);
+    scheduler.charge(vm, ran);
+    scheduler.enqueue(vm, &claim_of(vm)).unwrap();
+    (vm, ran)
+}
+
+#[test]
+fn a_thousand_spinners_get_their_shares() {
+    let mut scheduler = scheduler();
+    let shares = |vm: u32| claim(1 << (vm % 3));
+    for vm in 0..1000 {
+        scheduler.enqueue(vm, &shares(vm)).unwrap();
+    }
+    let mut got = vec![0_u64; 1000];
+    let mut now = 0;
+    // By whole quanta of 1 ms nobody can come nearer: in 5 s the least of them are due 2.14 ms each.
+    for (end, at_least) in [(5_000_000_000, 990_000), (40_000_000_000, 999_000)] {
+        while now < end {
+            let (vm, ran) = turn(&mut scheduler, u64::MAX, shares);
+            got[vm as usize] += ran;
+            now += ran;
+        }
+        // Jain's index of time by share, in parts of a million.
+        let parts: Vec<u128> = (0..).zip(&got).map(|(vm, &ns)| u128::from(ns / (1 << (vm % 3)))).collect();
+        let (sum, squares) = (parts.iter().sum::<u128>(), parts.iter().map(|part| part * part).sum::<u128>());
+        let jain = sum * sum * 1_000_000 / (1000 * squares);
+        assert!(jain >= at_least, "{jain} after {now} ns");
+    }
+    for vm in 0..1000 {
+        assert!(lag_ns(&scheduler, vm) <= i128::from(MAX_QUANTUM_NS));
+    }
+}
+
+#[test]
+fn a_lone_vm_runs_on_and_gives_way_when_another_comes() {
+    let mut scheduler = scheduler();
+    scheduler.enqueue(1, &claim(1)).unwrap();
+    assert_eq!(scheduler.pick(Nanos(0)), Some(1));
+    assert!(!scheduler.is_over(u64::MAX - 1));
+    scheduler.enqueue(2, &claim(1)).unwrap();
+    assert!(scheduler.is_over(MAX_QUANTUM_NS));
+    assert!(!scheduler.is_over(PREEMPT_NS - 1));
+}
+
+#[test]
+fn one_that_sleeps_and_wakes_gets_no_more_than_its_share_and_gets_it_soon() {
+    for (burst, pause) in [(100_000, 3_000_000), (999_999, 0), (1_000_000, 20_000_000), (400_000, 1)] {
+        let mut scheduler = scheduler();
+        for vm in 0..20 {
+            scheduler.enqueue(vm, &claim(1)).unwrap();
+        }
+        let (mut now, mut wake_at, mut got, mut woke) = (0_u64, 0, 0, None);
+        while now < 4_000_000_000 {
+            if now >= wake_at && woke.is_none() {
+                scheduler.enqueue(99, &claim(1)).unwrap();
+                woke = Some(now);
+            }
+            let vm = scheduler.pick(Nanos(0)).unwrap();
+            let ran = if vm == 99 { burst } else { scheduler.slice_ns(0) };
+            scheduler.charge(vm, ran);
+            now += ran;
+            if vm == 99 {
+                got += ran;
+                if pause == 20_000_000 && now > 100_000_000 {
+                    let waited = now - ran - woke.unwrap();
+                    assert!(waited <= 2 * MAX_QUANTUM_NS, "{waited}");
+                }
+                scheduler.sleep(99);
+                (wake_at, woke) = (now + pause, None);
+            } else {
+                scheduler.enqueue(vm, &claim(1)).unwrap();
+            }
+        }
+        assert!(got <= now / 21 + MAX_QUANTUM_NS, "burst {burst}, pause {pause}: {got} of {now}");
+    }
+}
+
+#[test]
+fn one_that_wakes_rarely_goes_before_those_that_always_run() {
+    let mut scheduler = scheduler();
+    for vm in 0..100 {
+        scheduler.enqueue(vm, &claim(1)).unwrap();
+    }
+    scheduler.enqueue(200, &claim(1)).unwrap();
+    for _ in 0..20 {
+        for _ in 0..300 {
+            let vm = scheduler.pick(Nanos(0)).unwrap();
+            scheduler.charge(vm, 1_000_000);
+            if vm == 200 {
+                scheduler.sleep(vm);
+            } else {
+                scheduler.enqueue(vm, &claim(1)).unwrap();
+            }
+        }
+        scheduler.enqueue(200, &claim(1)).unwrap();
+        assert_eq!(scheduler.pick(Nanos(0)), Some(200));
+        scheduler.charge(200, 50_000);
+        scheduler.sleep(200);
+    }
+}
+
+#[test]
+fn removal_and_coming_back_gain_nothing() {
+    let mut scheduler = scheduler();
+    for vm in 0..10 {
+        scheduler.enqueue(vm, &claim(1)).unwrap();
+    }
+    let (mut now, mut got) = (0, 0);
+    while now < 2_000_000_000 {
+        let vm = scheduler.pick(Nanos(0)).unwrap();
+        let ran = scheduler.slice_ns(0);
+        scheduler.charge(vm, ran);
+        now += ran;
+        if vm == 3 {
+            got += ran;
+            scheduler.remove(3);
+        }
+        scheduler.enqueue(vm, &claim(1)).unwrap();
+    }
+    assert!(got <= now / 10 + MAX_QUANTUM_NS, "{got} of {now}");
+}
+
+#[test]
+fn groups_share_by_weight_however_many_are_in_them() {
+    let mut scheduler = scheduler();
+    scheduler.set_group(Group(1), &Terms::shares(3)).unwrap();
+    let of = |vm: u32| Claim { group: Group(u32::from(vm == 0)), terms: Terms::shares(1), is_new: true };
+    for vm in 0..50 {
+        scheduler.enqueue(vm, &of(vm)).unwrap();
+    }
+    let (mut first, mut all) = (0, 0);
+    for _ in 0..4000 {
+        let (vm, ran) = turn(&mut scheduler, u64::MAX, of);
+        all += ran;
+        first += if vm == 0 { ran } else { 0 };
+    }
+    assert!((first * 4).abs_diff(all * 3) <= 16 * MAX_QUANTUM_NS, "{first} of {all}");
+    assert!(!scheduler.remove_group(Group(1)));
+    scheduler.remove(0);
+    assert!(scheduler.remove_group(Group(1)));
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_trees_are_sound_and_nobody_waits_for_ever(
+        steps in prop::collection::vec((0_u8..8, 0_u32..24, 1_u32..=u32::MAX, 1_u64..4_000_000), 1..400),
+    ) {
+        let mut scheduler = scheduler();
+        for (what, vm, shares, ns) in steps {
+            match what {
+                0..=2 => scheduler.enqueue(vm, &claim(shares)).unwrap(),
+                3 => scheduler.sleep(vm),
+                4 => scheduler.remove(vm),
+                5 => scheduler.set_shares(vm, shares),
+                _ => if let Some(vm) = scheduler.pick(Nanos(0)) { scheduler.charge(vm, ns) },
+            }
+            prop_assert!(scheduler.groups[0].as_ref().unwrap().queue.is_sound(&scheduler.nodes));
+            prop_assert!(scheduler.top.is_sound(&scheduler.nodes));
+            let nodes = (0..24).map(|vm| scheduler.nodes.at(scheduler.node_of(vm)).state);
+            prop_assert_eq!(scheduler.len(), nodes.filter(|state| state.is_waiting()).count());
+        }
+        let mut left = scheduler.len();
+        while let Some(vm) = scheduler.pick(Nanos(0)) {
+            scheduler.sleep(vm);
+            left -= 1;
+        }
+        prop_assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn no_spinner_is_behind_by_more_than_a_quantum(
+        shares in prop::collection::vec(1_u32..1000, 1..40),
+        runs in prop::collection::vec(1_u64..4_000_000, 1..300),
+    ) {
+        let mut scheduler = scheduler();
+        for (vm, &shares) in (0..).zip(&shares) {
+            scheduler.enqueue(vm, &claim(shares)).unwrap();
+        }
+        // A turn is a whole quantum, however little was left of the request.
+        let bound = i128::from(2 * MAX_QUANTUM_NS);
+        for run in runs {
+            turn(&mut scheduler, run, |vm| claim(shares[vm as usize]));
+            for vm in (0..).take(shares.len()) {
+                let lag = lag_ns(&scheduler, vm);
+                prop_assert!(lag.abs() <= bound, "{} of VM {}", lag, vm);
+            }
+        }
+    }
+}
