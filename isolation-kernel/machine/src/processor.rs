@@ -147,11 +147,15 @@ impl Processor for Machine {
         // The queues' interrupts are on once they were found empty, so what arrives after this look ends the halt:
         // an interrupt is only taken from the instruction after `sti` on. So it is with the wake-ups of other cores,
         // each of which is an interrupt that waits, or that ended something after which its reason was looked for.
-        if self.has_work() || self.alarm.take_due(self.now()) {
+        if self.has_work() {
             return;
         }
+        // Also a core whose alarm is always due must hear of its devices.
         // SAFETY: an interrupt comes back with interrupts off, and changes nothing but this processor's `pending`.
-        unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
+        match self.alarm.take_due(self.now()) {
+            true => unsafe { asm!("sti", "nop", "cli", options(nostack)) },
+            false => unsafe { asm!("sti", "hlt", "cli", options(nostack)) },
+        }
         let vector = per_cpu::take_pending();
         if vector != 0 {
             self.see_to(vector);

@@ -533,6 +533,10 @@ impl Ethernet for Machine {
         self.frames_out = self.frames_out.checked_sub(1).expect("a frame is given back that was never taken");
     }
 
+    fn has_received(&self) -> bool {
+        self.core == 0 && (!self.is_frame_awaited || !self.outside.borrow().incoming.is_empty())
+    }
+
     fn receive(&mut self) -> Option<Frame> {
         if self.core != 0 {
             return None;
@@ -675,6 +679,10 @@ impl Machine {
 impl Serial for Machine {
     fn print(&mut self, text: fmt::Arguments<'_>) {
         fmt::Write::write_fmt(&mut self.outside.borrow_mut().serial, text).expect("a string takes all");
+    }
+
+    fn has_typed(&self) -> bool {
+        !self.outside.borrow().typed.is_empty()
     }
 
     fn read_byte(&mut self) -> Option<u8> {

@@ -413,3 +413,28 @@ fn a_number_that_is_used_again_while_it_waits_waits_once() {
     run_for(&mut lab, 10 * MS);
     assert_eq!((lab.status().senders_waiting, lab.frames_in_use()), (0, 0));
 }
+
+#[test]
+fn a_look_at_the_wire_that_was_put_off_does_not_keep_the_core_awake() {
+    // One that computes for a while now and then. Interrupts of the serial line have the wire looked at too.
+    let mut lab = LabPlan::new(2000).cores(1, 0).boot(|_| {
+        let mut steps = 0;
+        Box::new(move |cpu: &mut Cpu<'_>| {
+            steps += 1;
+            cpu.set_control(control::PENDING, 0)?;
+            cpu.set_control(control::ENABLED, Pending::TIMER.bits())?;
+            Ok(if steps % 300 == 0 { Op::call(Instruction::Idle, &[cpu.now() + 20 * MS]) } else { Op::Compute })
+        })
+    });
+    lab.start(1);
+    for _ in 0..40 {
+        // Two interrupts, one shortly after the other, before it sleeps again.
+        lab.outside_mut().typed_later.extend([(90, b'a'), (20, b'b'), (90, b'c'), (20, b'd')]);
+        lab.turns(20);
+    }
+    let before = lab.status();
+    lab.turns(400);
+    let after = lab.status();
+    let (idle, elapsed) = (after.idle_ns - before.idle_ns, after.uptime_ns - before.uptime_ns);
+    assert!(elapsed > 40 * MS && idle > elapsed / 2, "{idle} of {elapsed} idle");
+}

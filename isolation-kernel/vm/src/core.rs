@@ -160,7 +160,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         if !self.seat.is_alone() {
             let _ = self.poll_mail(None);
         }
-        if self.hw.has_received() {
+        if self.hw.has_received() || self.wire.is_poll_due {
             self.poll_wire(None);
         }
         if self.hw.has_typed() {
