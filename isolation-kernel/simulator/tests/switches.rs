@@ -5,6 +5,7 @@ use simulator::{Cpu, Fault, Lab, LabPlan, Op, Program};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use virtual_isa::control::{self, Pending};
+use virtual_isa::gate::VmState;
 use virtual_isa::instruction::{Instruction, NO_DEADLINE};
 use virtual_isa::network::Network;
 use vm::Switches;
@@ -39,7 +40,11 @@ fn arrivals(switches: Switches) -> (Vec<(u32, usize, u64)>, u64) {
         vm => Box::new(Receiver(vm, Rc::clone(&theirs))),
     });
     (1..=3).for_each(|vm| lab.start(vm));
-    lab.turns(30);
+    // So that they wait for frames, and take them in a few steps, without a fault.
+    (1..=2).for_each(|vm| lab.frame_to(vm, 60, 7));
+    lab.until("the first frames are there", |_| diary.borrow().len() == 2);
+    (1..=2).for_each(|vm| lab.until_state(vm, VmState::Idle));
+    diary.borrow_mut().clear();
     let sent = lab.status().uptime_ns;
     (0..4).for_each(|n| lab.frame_to(1 + n % 2, 60, 7));
     lab.until("all frames are there", |_| diary.borrow().iter().map(|(_, frames, _)| frames).sum::<usize>() == 4);
@@ -122,7 +127,7 @@ fn frames_are_sent_although_somebody_wants_to_run_all_the_time() {
     lab.start(2);
     lab.outside_mut().outgoing.clear();
     lab.start(1);
-    lab.turns(30);
+    lab.turns(400);
     let sent = lab.outside().outgoing.len();
     assert_eq!(sent, 1, "the frame waits for a moment in which nobody wants to run");
 }

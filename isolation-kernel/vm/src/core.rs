@@ -567,11 +567,13 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.scheduler.catch_up(began);
         let has_orders = self.poll_mail(Some(vm));
         self.poll_wire(Some(vm));
+        // The wire is short then, and must not stand still.
+        let is_wire_short = self.senders.is_waiting();
         let served = self.serve_senders(Some(vm)).map_err(After::End);
         if let Err(after) = served.and_then(|_| self.fill_receive_ring(vm)) {
             return after;
         }
-        self.flush_if_due(true);
+        self.flush_if_due(is_wire_short);
         self.poll_serial(Some(vm));
         self.fire_timers();
         let is_shared = !self.seat.is_alone();
