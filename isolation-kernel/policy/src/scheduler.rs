@@ -8,10 +8,9 @@
 //! SIGCOMM 1996): by deadline, and those that are ahead, by when they will not be. What is used is only added up until
 //! the entity waits again.
 //!
-//! *Sleepers.* One that comes back has the lag it had, but at most one quantum of credit: patience buys promptness, a
-//! deadline before everybody's who ran in the meantime, and not more than the share; debts are paid by time. One that
-//! is new, or comes to a queue in which nobody competes, has no credit. One that is removed with a debt finds it again
-//! if it comes back before it is paid.
+//! *Sleepers.* One that comes back has the lag it had, but at most one quantum of credit, and a short first request:
+//! patience buys promptness, a deadline before everybody's who goes on, and not more than the share. Debts are kept, up
+//! to two of the longest turns, and paid by time, also by one that is removed and comes back.
 //!
 //! *Quantum.* [`LATENCY_NS`] divided by the number that can run, between [`MIN_QUANTUM_NS`] and
 //! [`MAX_QUANTUM_NS`]: 4 ms for up to 8, 1 ms from 32 on.
@@ -51,7 +50,7 @@ pub const LATENCY_NS: u64 = 32_000_000;
 pub const PREEMPT_NS: u64 = 200_000;
 
 /// The most that one charge counts for: no turn is as long, unless the host has stopped the machine meanwhile.
-const MAX_CHARGE_NS: u64 = 8 * MAX_QUANTUM_NS;
+const MAX_CHARGE_NS: u64 = 4 * MAX_QUANTUM_NS;
 
 /// The shortest turn that a limit leaves: the rest of it comes off the next one.
 const MIN_TURN_NS: u64 = 50_000;

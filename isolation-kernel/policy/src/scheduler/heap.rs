@@ -51,6 +51,7 @@ impl<const SLOT: usize> Heap<SLOT> {
         self.items.iter().rev().nth(n as usize % half).map(|&(_, id)| id)
     }
 
+    #[inline]
     pub fn push(&mut self, nodes: &mut Nodes, key: u64, id: u32) {
         self.items.push((key, id));
         if self.items.len() == 1 {
@@ -60,6 +61,7 @@ impl<const SLOT: usize> Heap<SLOT> {
     }
 
     /// Takes an entity out, if it is in.
+    #[inline]
     pub fn remove(&mut self, nodes: &mut Nodes, id: u32) {
         let at = place_of::<SLOT>(nodes, id) as usize;
         if self.items.get(at).is_none_or(|&(_, found)| found != id) {
@@ -70,6 +72,12 @@ impl<const SLOT: usize> Heap<SLOT> {
         if at == self.items.len() {
             return;
         }
+        self.fill(nodes, at, last);
+    }
+
+    /// Fills a place that has become free with what was last.
+    #[inline(never)]
+    fn fill(&mut self, nodes: &mut Nodes, at: usize, last: (u64, u32)) {
         let is_above = at > 0 && self.items.get((at - 1) / ARITY).is_some_and(|parent| is_before(last.0, parent.0));
         if is_above {
             self.rise(nodes, at, last);
@@ -79,6 +87,7 @@ impl<const SLOT: usize> Heap<SLOT> {
     }
 
     /// Puts an item at a place or above it.
+    #[inline(never)]
     fn rise(&mut self, nodes: &mut Nodes, mut at: usize, item: (u64, u32)) {
         while at > 0 {
             let above = (at - 1) / ARITY;

@@ -1,17 +1,16 @@
 //! The entities that compete: VMs and groups.
 //!
-//! [`Nodes`] is a slab in chunks: entities have numbers that stay, and growing moves nothing.
+//! [`Nodes`] is a slab: entities have numbers that stay.
 
 use super::terms::Bounds;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use hal::NoMemory;
 
 /// No node.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Nodes in a chunk.
-const CHUNK: usize = 128;
+/// By how many it grows at least.
+const MORE: usize = 128;
 
 /// What an entity does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +52,6 @@ pub(super) struct Node {
     pub deadline: u64,
     /// What it has used that is not in its virtual time yet, in nanoseconds.
     pub owed_ns: u64,
-    /// What its virtual time is more than `time`, times its weight: less than the weight.
-    pub rest: u32,
     pub weight: u32,
     /// Number of the VM or group.
     pub owner: u32,
@@ -72,7 +69,6 @@ impl Node {
         time: 0,
         deadline: 0,
         owed_ns: 0,
-        rest: 0,
         weight: 1,
         owner: NONE,
         group: NONE,
@@ -90,7 +86,7 @@ impl Node {
 /// All entities.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    chunks: Vec<Box<[Node; CHUNK]>>,
+    nodes: Vec<Node>,
     /// First free place.
     free: u32,
     /// What stands at every number at which there is nothing.
@@ -101,36 +97,33 @@ pub(super) struct Nodes {
 
 impl Nodes {
     pub const fn new() -> Self {
-        Self { chunks: Vec::new(), free: NONE, nil: Node::NIL, void: Node::NIL }
+        Self { nodes: Vec::new(), free: NONE, nil: Node::NIL, void: Node::NIL }
     }
 
     /// Places there are.
-    pub fn capacity(&self) -> usize {
-        self.chunks.len() * CHUNK
+    pub const fn capacity(&self) -> usize {
+        self.nodes.len()
     }
 
     #[inline(always)]
     pub fn at(&self, id: u32) -> &Node {
-        self.chunks.get(id as usize / CHUNK).and_then(|chunk| chunk.get(id as usize % CHUNK)).unwrap_or(&self.nil)
+        self.nodes.get(id as usize).unwrap_or(&self.nil)
     }
 
     #[inline(always)]
     pub fn at_mut(&mut self, id: u32) -> &mut Node {
-        match self.chunks.get_mut(id as usize / CHUNK).and_then(|chunk| chunk.get_mut(id as usize % CHUNK)) {
+        match self.nodes.get_mut(id as usize) {
             Some(node) => node,
             None => &mut self.void,
         }
     }
 
-    /// Makes room for one more chunk of entities.
+    /// Makes room for more entities.
     pub fn grow(&mut self) -> Result<(), NoMemory> {
         let first = u32::try_from(self.capacity()).map_err(|_| NoMemory)?;
-        let last = u32::try_from(self.capacity() + CHUNK).map_err(|_| NoMemory)?;
-        let mut chunk = Vec::new();
-        chunk.try_reserve_exact(CHUNK).map_err(|_| NoMemory)?;
-        self.chunks.try_reserve(1).map_err(|_| NoMemory)?;
-        chunk.resize(CHUNK, Node::NIL);
-        self.chunks.push(chunk.into_boxed_slice().try_into().map_err(|_| NoMemory)?);
+        self.nodes.try_reserve(MORE).map_err(|_| NoMemory)?;
+        self.nodes.resize(self.nodes.capacity(), Node::NIL);
+        let last = u32::try_from(self.capacity()).map_err(|_| NoMemory)?;
         for id in (first..last).rev() {
             self.release(id);
         }

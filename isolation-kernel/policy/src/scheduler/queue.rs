@@ -1,8 +1,8 @@
 //! One level of the fair queue: the virtual time of those that compete, and who of them is next.
 
-use super::PREEMPT_NS;
 use super::heap::{Heap, is_before};
 use super::nodes::{Node, Nodes, State};
+use super::{MAX_QUANTUM_NS, PREEMPT_NS};
 use hal::NoMemory;
 
 /// Fraction bits of virtual time, which wraps round. At weight 1 a second is 2^50 of its units, so nothing that is
@@ -12,8 +12,9 @@ const FRACTION_BITS: u32 = 20;
 /// The most that one charge can be: no dispatch is as long, whatever a clock says.
 const MAX_CHARGE_NS: u64 = 1 << 34;
 
-/// The most that one that comes back still owes: four turns in which everybody runs.
-const MAX_DEBT_NS: u64 = 128_000_000;
+/// The most that one that comes back still owes: two of the longest turns. A turn is no longer, but for time that the
+/// host has taken away.
+const MAX_DEBT_NS: u64 = 2 * MAX_QUANTUM_NS;
 
 /// Entities that become ready in one look for the next; the others do in the next one.
 const BATCH: usize = 64;
@@ -25,10 +26,9 @@ pub(super) fn scaled(ns: u64, weight: u32) -> u64 {
 
 /// Those that compete with each other: all groups, or the VMs of one group.
 ///
-/// Virtual time is the mean of the competitors' own times by weight, kept exactly: `now` and a remainder. So it goes
-/// on by what is used, divided by the weight of all that compete, and whoever comes or goes with a lag leaves it to the
-/// others by their weights, as section 3 of the paper has it. `clock` is the latest that it has been; those that come
-/// are placed by that, so no coming and going moves anything back.
+/// Virtual time is the mean of the competitors' own times by weight. So it goes on by what is used, divided by the weight
+/// of all that compete, and whoever goes while ahead of it, or comes with a debt, leaves that to the others by their
+/// weights, as section 3 of the paper has it.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// Those that are not ahead, by deadline.
@@ -41,14 +41,11 @@ pub(super) struct Queue {
     /// How many are held, for whom room is kept.
     pub nr_held: usize,
     now: u64,
-    /// What virtual time is past `now`, times the weight of all: less than that weight.
-    rest: u64,
-    clock: u64,
 }
 
 impl Queue {
     pub const fn new() -> Self {
-        Self { ready: Heap::new(), ahead: Heap::new(), nr: 0, weight: 0, nr_held: 0, now: 0, rest: 0, clock: 0 }
+        Self { ready: Heap::new(), ahead: Heap::new(), nr: 0, weight: 0, nr_held: 0, now: 0 }
     }
 
     /// Whether nobody competes.
@@ -63,7 +60,7 @@ impl Queue {
 
     /// The time by which those that come are placed.
     pub const fn clock(&self) -> u64 {
-        self.clock
+        self.now
     }
 
     /// Makes room for so many, so that `join` does not allocate.
@@ -78,47 +75,34 @@ impl Queue {
     }
 
     /// Moves virtual time on: somebody has used so much.
-    fn advance(&mut self, ns: u64) {
+    #[inline(always)]
+    const fn advance(&mut self, ns: u64) {
         if self.weight > 0 {
-            let sum = (ns << FRACTION_BITS).saturating_add(self.rest);
-            self.now = self.now.wrapping_add(sum / self.weight);
-            self.rest = sum % self.weight;
-            self.note_clock();
+            self.now = self.now.wrapping_add((ns << FRACTION_BITS) / self.weight);
         }
     }
 
     /// Moves virtual time because one came or went that is so far from it.
+    #[inline(always)]
     fn shift(&mut self, weight: u32, difference: u64) {
-        if self.weight == 0 {
-            self.rest = 0;
+        let difference = difference.cast_signed();
+        if self.weight == 0 || difference == 0 {
             return;
         }
-        let product = i64::from(weight).checked_mul(difference.cast_signed());
-        let sum = product.and_then(|product| product.checked_add_unsigned(self.rest));
-        let (whole, rest) = match (sum, i64::try_from(self.weight)) {
-            (Some(sum), Ok(weight)) => (sum.div_euclid(weight), sum.rem_euclid(weight).cast_unsigned()),
+        let is_small = weight < 1 << 22 && difference.unsigned_abs() < 1 << 41 && self.weight < 1 << 62;
+        let change = match i64::try_from(self.weight) {
+            Ok(all) if is_small => i64::from(weight) * difference / all,
             _ => self.share_widely(weight, difference),
         };
-        self.now = self.now.wrapping_add(whole.cast_unsigned());
-        self.rest = rest;
-        self.note_clock();
+        self.now = self.now.wrapping_add(change.cast_unsigned());
     }
 
     /// The same division for what is too large for words.
     #[cold]
-    fn share_widely(&self, weight: u32, difference: u64) -> (i64, u64) {
-        let sum = i128::from(weight) * i128::from(difference.cast_signed()) + i128::from(self.rest);
-        let all = i128::from(self.weight);
+    fn share_widely(&self, weight: u32, difference: i64) -> i64 {
+        let change = i128::from(weight) * i128::from(difference) / i128::from(self.weight.max(1));
         // It is a mean of times that are closer than that.
-        let whole = i64::try_from(sum.div_euclid(all)).unwrap_or(0);
-        (whole, u64::try_from(sum.rem_euclid(all)).unwrap_or(0))
-    }
-
-    #[inline(always)]
-    const fn note_clock(&mut self) {
-        if is_before(self.clock, self.now) {
-            self.clock = self.now;
-        }
+        i64::try_from(change).unwrap_or(0)
     }
 
     /// Brings an entity that does not wait up to date: its virtual time, its request, and the queue's time. A request
@@ -126,11 +110,8 @@ impl Queue {
     pub fn settle(&mut self, node: &mut Node, quantum_ns: u64) -> u64 {
         let ns = core::mem::take(&mut node.owed_ns).min(MAX_CHARGE_NS);
         if ns > 0 {
-            let (weight, sum) = (u64::from(node.weight), (ns << FRACTION_BITS) + u64::from(node.rest));
-            node.time = node.time.wrapping_add(sum / weight);
-            #[expect(clippy::cast_possible_truncation, reason = "less than the weight")]
-            let rest = (sum % weight) as u32;
-            node.rest = rest;
+            // Rounded up, so that nobody gains by many short turns.
+            node.time = node.time.wrapping_add((ns << FRACTION_BITS).div_ceil(u64::from(node.weight)));
             self.advance(ns);
         }
         if !is_before(node.time, node.deadline) {
@@ -139,13 +120,14 @@ impl Queue {
         ns
     }
 
-    /// Gives an entity that comes back its virtual time. Its lag is what it was, but at most one quantum if it is owed
+    /// Gives an entity that comes back its virtual time: its lag is what it was, but at most one quantum if it is owed
     /// something. Its first request is a short one, so its turn comes soon; the next is one of a quantum.
+    #[inline(always)]
     pub fn place(&self, node: &mut Node, quantum_ns: u64) {
-        let quantum = scaled(quantum_ns, node.weight);
         // Where nobody competes nothing is owed to anybody.
-        let earliest = if self.is_deserted() { self.clock } else { self.clock.wrapping_sub(quantum) };
-        let latest = self.clock.wrapping_add(scaled(MAX_DEBT_NS, node.weight));
+        let credit = if self.is_deserted() { 0 } else { scaled(quantum_ns, node.weight) };
+        let earliest = self.now.wrapping_sub(credit);
+        let latest = self.now.wrapping_add(scaled(MAX_DEBT_NS, node.weight));
         if is_before(node.time, earliest) {
             node.time = earliest;
         } else if is_before(latest, node.time) {
@@ -154,19 +136,25 @@ impl Queue {
         node.deadline = node.time.wrapping_add(scaled(PREEMPT_NS, node.weight));
     }
 
-    /// An entity begins to compete; it waits. There is room for it.
+    /// An entity begins to compete; it waits. There is room for it. Its deadline alone says how soon its turn comes,
+    /// though it may be ahead: by less than a quantum, or those who go on have earlier ones.
+    #[inline(always)]
     pub fn join(&mut self, nodes: &mut Nodes, id: u32) {
-        let (weight, time) = (nodes.at(id).weight, nodes.at(id).time);
+        let node = nodes.at(id);
         if self.nr == 0 {
-            (self.now, self.rest) = (time, 0);
+            // It owes nothing to anybody.
+            self.now = node.time;
         }
         self.nr += 1;
+        let (key, weight, time) = (node.deadline, node.weight, node.time);
         self.weight += u64::from(weight);
         self.shift(weight, time.wrapping_sub(self.now));
-        self.wait(nodes, id);
+        nodes.at_mut(id).state = State::Ready;
+        self.ready.push(nodes, key, id);
     }
 
     /// An entity that competes ceases to, and becomes what `state` says.
+    #[inline(always)]
     pub fn leave(&mut self, nodes: &mut Nodes, id: u32, state: State) {
         self.unlink(nodes, id);
         let node = nodes.at_mut(id);
@@ -210,7 +198,7 @@ impl Queue {
         let Some((time, id)) = self.ahead.first() else { return self.ready.first().map(|(_, id)| id) };
         if self.ready.is_empty() {
             if is_before(self.now, time) {
-                (self.now, self.rest) = (time, 0);
+                self.now = time;
             }
             if self.ahead.is_alone() {
                 return Some(id);
@@ -247,7 +235,7 @@ impl Queue {
         if state.is_waiting() {
             self.unlink(nodes, id);
         }
-        let now = if state.is_competing() { self.now } else { self.clock };
+        let now = self.now;
         let convert = |difference: u64| {
             let converted = i128::from(difference.cast_signed()) * i128::from(old) / i128::from(new);
             i64::try_from(converted).unwrap_or(if converted < 0 { i64::MIN / 4 } else { i64::MAX / 4 }).cast_unsigned()
@@ -257,7 +245,7 @@ impl Queue {
         let left = convert(node.deadline.wrapping_sub(before));
         node.time = now.wrapping_add(convert(before.wrapping_sub(now)));
         node.deadline = node.time.wrapping_add(left);
-        (node.weight, node.rest) = (new, 0);
+        node.weight = new;
         let time = node.time;
         if state.is_competing() {
             self.weight = self.weight.saturating_sub(u64::from(old));
