@@ -41,8 +41,8 @@ const AT_ONCE: &str = "16";
 const TIMES: f64 = 1.5;
 const QUANTUM_MS: f64 = 4.0;
 
-/// Address of the victim.
-const VICTIM: &str = "10.65.0.1";
+/// Address of the VM that is flooded: the first of the attackers, which wakes now and then and is no victim.
+const FLOODED: &str = "10.65.0.2";
 
 /// VMs that the supervisor creates and destroys at a time.
 const STORM: u32 = 200;
@@ -69,7 +69,12 @@ const ATTACKS: [Attack; 10] = [
     Attack { name: "spin", about: "100 VMs that compute", modes: &[("spin", 100)], has_storm: false },
     Attack { name: "wake", about: "{} VMs that wake every 100 ms", modes: &[("wake", 10_000)], has_storm: false },
     Attack { name: "storm", about: "{} VMs that wake in one instant", modes: &[("storm", 10_000)], has_storm: false },
-    Attack { name: "flood", about: "a VM that floods the victim", modes: &[("flood", 1)], has_storm: false },
+    Attack {
+        name: "flood",
+        about: "a VM that floods a neighbour",
+        modes: &[("wake", 1), ("flood", 1)],
+        has_storm: false,
+    },
     Attack { name: "send", about: "a VM that sends as fast as it can", modes: &[("send", 1)], has_storm: false },
     Attack { name: "fault", about: "a VM that faults on every page", modes: &[("fault", 1)], has_storm: false },
     Attack {
@@ -105,7 +110,7 @@ impl Attack {
 
     fn neighbours(&self, is_quick: bool) -> Vec<Neighbours> {
         let arguments = |mode: &str| match mode {
-            "flood" => format!("mode={mode} target={VICTIM}"),
+            "flood" => format!("mode={mode} target={FLOODED}"),
             _ => format!("mode={mode}"),
         };
         let neighbours = |&(mode, vms): &(&str, u32)| Neighbours {
@@ -379,7 +384,7 @@ mod tests {
             assert!(neighbours.iter().all(|other| other.group.as_deref() == Some("attackers")), "{}", attack.name);
             assert_eq!(neighbours.is_empty(), attack.name == "create");
             for other in neighbours.iter().filter(|other| other.name == "flood") {
-                assert_eq!(other.arguments, "mode=flood target=10.65.0.1");
+                assert_eq!(other.arguments, "mode=flood target=10.65.0.2");
             }
         }
         let all = ATTACKS.last().unwrap();
