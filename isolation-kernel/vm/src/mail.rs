@@ -7,7 +7,7 @@
 use crate::core::{Core, SUPERVISOR};
 use crate::cores::{FIRST, Message};
 use crate::network::Out;
-use crate::network::receive::Payment;
+use crate::network::receive::Origin;
 use crate::network::transmit::Waits;
 use crate::vm::{State, Vm};
 use alloc::boxed::Box;
@@ -113,7 +113,7 @@ impl<H: Hardware> Core<'_, H> {
                 }
             }
             Message::Frame { to, frame } => {
-                self.deliver(out, to, frame, Payment::Owed);
+                self.deliver(out, to, frame, Origin::Outside);
                 self.bill_out(out, Some(to));
             }
             Message::ToWire(frame) => {
