@@ -79,12 +79,13 @@ impl Queue {
 
     /// Moves virtual time on: somebody has used so much.
     fn advance(&mut self, ns: u64) {
-        if self.weight > 0 {
-            let sum = (ns << FRACTION_BITS).saturating_add(self.rest);
-            self.now = self.now.wrapping_add(sum / self.weight);
-            self.rest = sum % self.weight;
-            self.note_clock();
+        if self.weight == 0 {
+            return;
         }
+        let sum = (ns << FRACTION_BITS).saturating_add(self.rest);
+        self.now = self.now.wrapping_add(sum / self.weight);
+        self.rest = sum % self.weight;
+        self.note_clock();
     }
 
     /// Moves virtual time because one came or went that is so far from it.
