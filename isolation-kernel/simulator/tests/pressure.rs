@@ -187,7 +187,7 @@ fn many_vms_on_little_memory_all_answer() {
 #[test]
 fn packs_stay_in_memory_until_they_take_a_quarter_of_it() {
     let runners = runners();
-    let mut lab = lab(LabPlan::new(2000).disk(4000), &runners, 0);
+    let mut lab = lab(LabPlan::new(2000).cores(1, 0).disk(4000), &runners, 0);
     let quarter = lab.status().total_pages / 4;
     for vm in 1..=45 {
         lab.start(vm);
