@@ -338,7 +338,7 @@ fn a_flood_is_looked_at_in_bounded_batches_while_a_vm_runs() {
 #[test]
 fn a_vm_that_floods_its_neighbour_hurts_neither_the_pool_nor_a_third() {
     let to_two = frame(1, Network::default().ipv4_of(2), 60);
-    let mut lab = LabPlan::new(2000).boot(move |vm| match vm {
+    let mut lab = LabPlan::new(2000).cores(1, 0).boot(move |vm| match vm {
         1 => greedy(to_two.clone(), Rc::new(Cell::new(true))),
         3 => taker(),
         _ => sleeper(),
