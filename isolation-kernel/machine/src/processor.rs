@@ -151,10 +151,14 @@ impl Processor for Machine {
             return;
         }
         // Also a core whose alarm is always due must hear of its devices.
+        let is_due = self.alarm.take_due(self.now());
         // SAFETY: an interrupt comes back with interrupts off, and changes nothing but this processor's `pending`.
-        match self.alarm.take_due(self.now()) {
-            true => unsafe { asm!("sti", "nop", "cli", options(nostack)) },
-            false => unsafe { asm!("sti", "hlt", "cli", options(nostack)) },
+        unsafe {
+            if is_due {
+                asm!("sti", "nop", "cli", options(nostack));
+            } else {
+                asm!("sti", "hlt", "cli", options(nostack));
+            }
         }
         let vector = per_cpu::take_pending();
         if vector != 0 {

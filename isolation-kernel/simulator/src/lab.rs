@@ -220,6 +220,7 @@ impl Lab {
         }
         self.holding(core);
         self.cores[core].hardware().resume();
+        self.cores[core].note_absence();
         Some(core)
     }
 

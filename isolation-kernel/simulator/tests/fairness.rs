@@ -9,7 +9,7 @@ use virtual_isa::instruction::{Instruction, NO_DEADLINE};
 
 #[test]
 fn spinners_get_cpu_time_by_shares() {
-    let mut lab = LabPlan::new(4096).boot(|_| Box::new(|_: &mut Cpu<'_>| Ok(Op::Compute)));
+    let mut lab = LabPlan::new(4096).cores(1, 0).boot(|_| Box::new(|_: &mut Cpu<'_>| Ok(Op::Compute)));
     for vm in 1..=60 {
         let Operation::Create { image, memory_pages, minimum_pages, arguments, .. } = lab.creation(vm) else {
             unreachable!()
@@ -37,7 +37,7 @@ fn spinners_get_cpu_time_by_shares() {
 fn an_echo_among_spinners_is_dispatched_within_two_quanta() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let theirs = Rc::clone(&seen);
-    let mut lab = LabPlan::new(4096).boot(move |vm| {
+    let mut lab = LabPlan::new(4096).cores(1, 0).boot(move |vm| {
         let seen = Rc::clone(&theirs);
         if vm != 1 {
             return Box::new(|_: &mut Cpu<'_>| Ok(Op::Compute));

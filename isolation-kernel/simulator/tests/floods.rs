@@ -125,7 +125,7 @@ fn share_the_wire(length: fn(u32) -> usize) {
     const VMS: u32 = 1000;
     let go = Rc::new(Cell::new(false));
     let theirs = Rc::clone(&go);
-    let mut lab = LabPlan::new(30_000).boot(move |vm| greedy(to_host(vm, length(vm)), Rc::clone(&theirs)));
+    let mut lab = LabPlan::new(30_000).cores(1, 0).boot(move |vm| greedy(to_host(vm, length(vm)), Rc::clone(&theirs)));
     let shares = |vm: u32| 100 << (vm % 3);
     for vm in 1..=VMS {
         start(&mut lab, vm, shares(vm), 0);
@@ -226,7 +226,7 @@ fn a_victim_keeps_its_share_of_the_wire_beside_greedy_senders() {
         const VICTIM: u32 = 200;
         let go = Rc::new(Cell::new(false));
         let theirs = Rc::clone(&go);
-        let mut lab = LabPlan::new(8000).boot(move |vm| match vm {
+        let mut lab = LabPlan::new(8000).cores(1, 0).boot(move |vm| match vm {
             VICTIM => steady(to_host(vm, 100), MS, Rc::clone(&theirs)),
             _ => greedy(to_host(vm, 1514), Rc::clone(&theirs)),
         });
@@ -271,7 +271,7 @@ fn frames_between_vms_do_not_wait_for_a_full_wire() {
 
 #[test]
 fn a_vm_that_spins_alone_does_not_keep_others_from_the_wire() {
-    let mut lab = LabPlan::new(2000).boot(|vm| match vm {
+    let mut lab = LabPlan::new(2000).cores(1, 0).boot(|vm| match vm {
         1 => {
             let mut left = 30;
             Box::new(move |cpu: &mut Cpu<'_>| {
@@ -299,7 +299,7 @@ fn a_vm_that_spins_alone_does_not_keep_others_from_the_wire() {
 
 #[test]
 fn a_flood_from_the_wire_costs_nobody_else_a_frame() {
-    let mut lab = LabPlan::new(2000).boot(|vm| if vm == 2 { taker() } else { sleeper() });
+    let mut lab = LabPlan::new(2000).cores(1, 0).boot(|vm| if vm == 2 { taker() } else { sleeper() });
     lab.start(1);
     lab.start(2);
     for _ in 0..2000 {
@@ -320,7 +320,7 @@ fn a_flood_from_the_wire_costs_nobody_else_a_frame() {
 
 #[test]
 fn a_flood_is_looked_at_in_bounded_batches_while_a_vm_runs() {
-    let mut lab = LabPlan::new(2000).boot(|vm| if vm == 2 { spinner() } else { sleeper() });
+    let mut lab = LabPlan::new(2000).cores(1, 0).boot(|vm| if vm == 2 { spinner() } else { sleeper() });
     lab.start(1);
     lab.start(2);
     for _ in 0..50_000 {
@@ -338,7 +338,7 @@ fn a_flood_is_looked_at_in_bounded_batches_while_a_vm_runs() {
 #[test]
 fn a_vm_that_floods_its_neighbour_hurts_neither_the_pool_nor_a_third() {
     let to_two = frame(1, Network::default().ipv4_of(2), 60);
-    let mut lab = LabPlan::new(2000).boot(move |vm| match vm {
+    let mut lab = LabPlan::new(2000).cores(1, 0).boot(move |vm| match vm {
         1 => greedy(to_two.clone(), Rc::new(Cell::new(true))),
         3 => taker(),
         _ => sleeper(),

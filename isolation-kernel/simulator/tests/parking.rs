@@ -245,7 +245,7 @@ fn a_write_that_was_lost_or_torn_is_noticed() {
 #[test]
 fn older_contents_of_the_same_blocks_are_not_taken_for_the_newer() {
     // The same VM is parked again and again with other contents, and the later writes are lost.
-    let (mut lab, runners) = lab(LabPlan::new(2000).disk(64), 1);
+    let (mut lab, runners) = lab(LabPlan::new(2000).cores(1, 0).disk(64), 1);
     for round in 0..10 {
         runners[1].run(&mut lab, 1, fill(round, 10));
         lab.park_fully(1, Tier::Disk);
@@ -349,7 +349,7 @@ fn a_swap_disk_that_is_missing_or_too_small_is_named_and_the_machine_runs() {
     for (disk, planned, text) in
         [(0, 1000, "there is no disk"), (10, 10, "swap"), (10, 1000, "swap"), (200, 1000, "1000 blocks were planned")]
     {
-        let (mut lab, runners) = lab(LabPlan::new(1000).disk(disk).swap(planned), 2);
+        let (mut lab, runners) = lab(LabPlan::new(1000).cores(1, 0).disk(disk).swap(planned), 2);
         assert!(lab.outside().serial.contains(text), "{disk} of {planned} blocks: {}", lab.outside().serial);
         assert_eq!(lab.status().swap_blocks, if disk == 200 { 200 } else { 0 });
         runners[1].run(&mut lab, 1, fill(1, 10));

@@ -85,10 +85,20 @@ fn a_minimum_that_can_never_be_is_refused() {
 
 #[test]
 fn a_memory_hog_hurts_only_itself() {
+    bear_a_hog(LabPlan::new(600));
+}
+
+#[test]
+fn a_memory_hog_on_another_core_hurts_only_itself() {
+    // Some of the others are parked, and their cores have nothing that they could reclaim for them.
+    bear_a_hog(LabPlan::new(600).cores(3, 0));
+}
+
+fn bear_a_hog(plan: LabPlan) {
     let runners = runners();
     let theirs = runners.clone();
-    let plan = LabPlan::new(600).disk(4000).minimum(40);
-    let mut lab = plan.boot(move |vm| if vm == 9 { hog() } else { theirs[vm as usize].program() });
+    let mut lab =
+        plan.disk(4000).minimum(40).boot(move |vm| if vm == 9 { hog() } else { theirs[vm as usize].program() });
     for vm in 1..=4 {
         lab.start(vm);
         runners[vm as usize].run(&mut lab, vm, fill(vm, 20));
@@ -144,7 +154,8 @@ fn a_hog_without_a_disk_starves_alone() {
 #[test]
 fn a_full_disk_loses_nothing_and_what_is_destroyed_lets_the_others_go_on() {
     let runners = runners();
-    let mut lab = lab(LabPlan::new(300).disk(128), &runners, 10);
+    // The disk is too small to be divided.
+    let mut lab = lab(LabPlan::new(300).cores(1, 0).disk(128), &runners, 10);
     for vm in 1..=10 {
         runners[vm as usize].ask(fill(vm, 60));
         lab.frame_to(vm, 60, 1);
@@ -187,7 +198,7 @@ fn many_vms_on_little_memory_all_answer() {
 #[test]
 fn packs_stay_in_memory_until_they_take_a_quarter_of_it() {
     let runners = runners();
-    let mut lab = lab(LabPlan::new(2000).disk(4000), &runners, 0);
+    let mut lab = lab(LabPlan::new(2000).cores(1, 0).disk(4000), &runners, 0);
     let quarter = lab.status().total_pages / 4;
     for vm in 1..=45 {
         lab.start(vm);

@@ -30,7 +30,7 @@ fn storm(sleepers: u32) {
     let woken = Rc::new(Cell::new(0));
     let (steps, heard) = (Rc::new(Cell::new(0u64)), Rc::new(Cell::new(0u64)));
     let (count, spun, hears) = (Rc::clone(&woken), Rc::clone(&steps), Rc::clone(&heard));
-    let plan = LabPlan::new(sleepers * PAGES_EACH + 4096).memory(256);
+    let plan = LabPlan::new(sleepers * PAGES_EACH + 4096).cores(1, 0).memory(256);
     let mut lab = plan.boot(move |vm| {
         let (count, spun, hears) = (Rc::clone(&count), Rc::clone(&spun), Rc::clone(&hears));
         let mut is_asleep = false;

@@ -69,6 +69,12 @@ impl<H: Hardware> Core<'_, H> {
         self.ledger.move_mark(now)
     }
 
+    /// The core has not run until now: it is idle time, that nobody pays for. Whoever drives several cores by turns, in
+    /// one time, says so before a core's turn.
+    pub fn note_absence(&mut self) {
+        self.ledger.idle_ns += self.elapsed();
+    }
+
     /// What was done since the mark was for this VM, which is in the table or parked.
     pub(crate) fn bill(&mut self, number: u32) {
         let ns = self.elapsed();
@@ -143,8 +149,8 @@ impl<H: Hardware> Core<'_, H> {
         Claim { group: Group(group), terms: Terms { shares, reservation_ppm, limit_ppm }, is_new }
     }
 
-    /// On what terms a group competes on this core. Its reservation and its limit are the same on each core, so that
-    /// together they are what was said.
+    /// On what terms a group competes on this core. Its reservation and its limit are divided evenly among the
+    /// cores, so that together they are what was said.
     pub(crate) fn group_terms(&self, group: Group) -> Terms {
         let terms = self.groups.get(group.0 as usize).copied().unwrap_or(DEFAULT_GROUP_TERMS);
         let ProcessorTerms { shares, reservation_ppm, limit_ppm } = terms;

@@ -107,6 +107,8 @@ struct Window {
     shares: AtomicU64,
     /// Pages that its VMs do not have of their minimums.
     owed_pages: AtomicU64,
+    /// Whether a parked VM of this core waits for pages to be awake again.
+    has_waker: AtomicBool,
     /// The place in the queue for admission of the first VM of this core that waits; 0 if none does.
     first_waiting: AtomicU64,
 }
@@ -121,6 +123,8 @@ struct Board {
     promised_pages: AtomicU64,
     /// Frame buffers of the first core that are free: those that frames from the wire come in.
     free_frames: AtomicU32,
+    /// Cores with a parked VM that waits for pages to be awake again.
+    wakers: AtomicU32,
     /// The place in the queue for admission that the next VM gets.
     next_place: AtomicU64,
 }
@@ -161,6 +165,7 @@ pub fn seats<H: Hardware>(nr_cores: u32) -> Vec<Seat<H>> {
         homes: (0..nr_homes).map(|_| AtomicU8::new(0)).collect(),
         promised_pages: AtomicU64::new(0),
         free_frames: AtomicU32::new(u32::MAX),
+        wakers: AtomicU32::new(0),
         next_place: AtomicU64::new(1),
     });
     let mut lines: Vec<Vec<Option<Line<H>>>> = (0..nr_cores).map(|_| (0..nr_cores).map(|_| None).collect()).collect();
@@ -415,6 +420,26 @@ impl<H: Hardware> Seat<H> {
             let more = (window.shares.load(Ordering::Relaxed), window.owed_pages.load(Ordering::Relaxed));
             (shares.saturating_add(more.0), owed.saturating_add(more.1))
         })
+    }
+
+    /// Shows the others whether a parked VM of this core waits for pages, and wakes them if that is new.
+    pub fn show_waker(&self, hw: &mut H, has_waker: bool) {
+        let Some(window) = self.window() else { return };
+        if window.has_waker.swap(has_waker, Ordering::Relaxed) == has_waker {
+            return;
+        }
+        if has_waker {
+            self.board.wakers.fetch_add(1, Ordering::Relaxed);
+            self.others().for_each(|core| self.rouse(hw, core));
+        } else {
+            self.board.wakers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many other cores have a parked VM that waits for pages.
+    pub fn wakers_elsewhere(&self) -> u32 {
+        let own = self.window().is_some_and(|window| window.has_waker.load(Ordering::Relaxed));
+        self.board.wakers.load(Ordering::Relaxed).saturating_sub(u32::from(own))
     }
 
     /// The core with the most VMs that wait, if it has at least so many.

@@ -107,7 +107,6 @@ impl<H: Hardware> Core<'_, H> {
             indices: Indices::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
-            unpaid_frames: 0,
             transmit: Transmit::new(self.classes.terms(birth.class), now),
             awaited: None,
             last_fault: None,

@@ -7,7 +7,7 @@
 use crate::core::{Core, SUPERVISOR};
 use crate::cores::{FIRST, Message};
 use crate::network::Out;
-use crate::network::receive::Payment;
+use crate::network::receive::Origin;
 use crate::network::transmit::Waits;
 use crate::vm::{State, Vm};
 use alloc::boxed::Box;
@@ -23,6 +23,9 @@ const MAX_STUCK: usize = 64;
 
 /// How long a core has nothing to do before it asks for a VM, and how often it asks.
 const PATIENCE_NS: u64 = 1_000_000;
+
+/// VMs that wait for memory among which one is looked for that is parked.
+const LOOKED_AT: usize = 64;
 
 /// How often a core that lacks memory looks whether there is some.
 const MEMORY_RETRY_NS: u64 = 2_000_000;
@@ -113,7 +116,7 @@ impl<H: Hardware> Core<'_, H> {
                 }
             }
             Message::Frame { to, frame } => {
-                self.deliver(out, to, frame, Payment::Owed);
+                self.deliver(out, to, frame, Origin::Outside);
                 self.bill_out(out, Some(to));
             }
             Message::ToWire(frame) => {
@@ -165,6 +168,8 @@ impl<H: Hardware> Core<'_, H> {
         }
         let waiting = self.scheduler.len();
         self.seat.show(waiting, self.total_shares, self.vms.owed_pages());
+        let has_waker = self.starved.iter().take(LOOKED_AT).any(|&number| self.vms.stub(number).is_some());
+        self.seat.show_waker(&mut self.hw, has_waker);
         if self.seat.core() == FIRST {
             self.seat.show_free_frames(self.hw.free_frames());
         }
@@ -186,7 +191,10 @@ impl<H: Hardware> Core<'_, H> {
             return alarm;
         }
         // Memory that another core gives back comes unannounced.
-        let is_short = !self.starved.is_empty() || !self.waiting.is_empty() || self.swap.waits_for_pages();
+        let is_short = !self.starved.is_empty()
+            || !self.waiting.is_empty()
+            || self.swap.waits_for_pages()
+            || self.seat.wakers_elsewhere() != 0;
         let alarm = if is_short { alarm.min(now.after(MEMORY_RETRY_NS)) } else { alarm };
         let since = *self.search.idle_since.get_or_insert(now);
         let Some(busiest) = self.seat.busiest(MIN_WAITING) else { return alarm };

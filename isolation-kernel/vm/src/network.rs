@@ -9,7 +9,7 @@ pub mod transmit;
 
 use crate::core::Core;
 use crate::cores::FIRST;
-use crate::network::receive::Payment;
+use crate::network::receive::Origin;
 use crate::route::{self, Reason, Source, Verdict};
 use crate::vm::{Sleeper, State, Vm};
 use hal::{Frame, Hardware, Nanos};
@@ -114,7 +114,7 @@ impl<H: Hardware> Core<'_, H> {
     fn take_in(&mut self, out: &mut Out<'_, H>, frame: Frame) -> Option<u32> {
         match route::route(&self.network, Source::Wire, frame.bytes(), frame.bytes().len()) {
             Verdict::ToVm(to) => {
-                self.deliver(out, to, frame, Payment::Owed);
+                self.deliver(out, to, frame, Origin::Outside);
                 return Some(to);
             }
             Verdict::Asks { ipv4, vm, mac } if vm.is_none_or(|vm| self.answers_for(out, vm)) => {

@@ -372,7 +372,6 @@ impl<H: Hardware> Core<'_, H> {
             cold_pages: count(nr_cold),
             queue: VecDeque::new(),
             queued_bytes: 0,
-            unpaid_frames: vm.unpaid_frames,
             console: vm.console,
             counters: vm.counters,
         }
@@ -493,7 +492,6 @@ impl<H: Hardware> Core<'_, H> {
             indices: Indices { transmit_tail, receive_head, console_head, request_tail, completion_head },
             queue: core::mem::take(&mut stub.queue),
             queued_bytes: core::mem::take(&mut stub.queued_bytes),
-            unpaid_frames: core::mem::take(&mut stub.unpaid_frames),
             transmit: Transmit::new(self.classes.terms(stub.class), self.hw.now()),
             awaited: None,
             last_fault: None,

@@ -64,14 +64,21 @@ impl<H: Hardware> Core<'_, H> {
     /// Whether a VM may have more pages now.
     pub(crate) fn may_grow(&self, vm: &Vm<H>) -> bool {
         let (free, available) = (self.hw.free_pages(), self.available_pages());
-        if available >= self.marks.minimum || vm.is_privileged {
+        if available >= self.marks.minimum.saturating_add(self.wanted_elsewhere()) || vm.is_privileged {
             return true;
         }
         let claim = self.claim(vm);
         let (others, _) = self.seat.sums();
         let is_over = is_over_share(&claim, self.total_shares.saturating_add(others), self.hw.total_pages());
         // What is owed to others is not there for who has what was promised to it.
+        let available = if is_over { available.saturating_sub(self.wanted_elsewhere()) } else { available };
         may_take(if claim.pages < claim.minimum { free } else { available }, &self.marks, is_over)
+    }
+
+    /// Pages that VMs of other cores need to be awake again. Those cores may have nothing to reclaim, so all do it for
+    /// them, and who is over its share leaves them alone.
+    fn wanted_elsewhere(&self) -> u64 {
+        u64::from(self.seat.wakers_elsewhere()).saturating_mul(WAKE_ROOM)
     }
 
     /// Free pages that are not owed to a VM. Pages that were lent can be had back while there is room on the disk.
@@ -111,7 +118,8 @@ impl<H: Hardware> Core<'_, H> {
     pub(crate) fn is_short(&self) -> bool {
         // What is owed is not always held back: this errs on the safe side.
         let available = self.hw.free_pages().saturating_sub(self.vms.owed_pages());
-        self.is_reclaiming || self.vain_turns != 0 || available < self.marks.low || self.is_heap_short(1)
+        let low = self.marks.low.saturating_add(self.wanted_elsewhere());
+        self.is_reclaiming || self.vain_turns != 0 || available < low || self.is_heap_short(1)
     }
 
     /// Reclaims some memory if there is too little. Returns whether it got any.
@@ -123,7 +131,7 @@ impl<H: Hardware> Core<'_, H> {
             (true, true) => self.marks.high,
             (true, false) => self.marks.low,
         };
-        self.is_reclaiming = free < level;
+        self.is_reclaiming = free < level.saturating_add(self.wanted_elsewhere());
         let is_heap_short = self.is_heap_short(1) && !self.feed_heap();
         if !self.is_reclaiming && !is_heap_short {
             self.vain_turns = 0;

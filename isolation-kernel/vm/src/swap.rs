@@ -3,6 +3,8 @@
 //! Blocks are reserved when a pack is made, so that packs made one after the other lie, and are written, one after
 //! the other, and so that it is known at once whether there is room.
 
+mod cached;
+
 use crate::console::{Level, log};
 use crate::core::Core;
 use crate::pack::Pack;
@@ -33,9 +35,6 @@ const MAX_BAD: usize = 64;
 
 /// The disk has room for more while so many blocks are free.
 const ROOM_BLOCKS: u32 = 32;
-
-/// Packs read back ahead of use that are remembered.
-const MAX_CACHED: usize = 1024;
 
 /// A pack on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -576,33 +575,5 @@ impl<H: Hardware> Core<'_, H> {
             let change = if is_there { 1 } else { -1 };
             self.parked_on_disk = self.parked_on_disk.saturating_add_signed(change);
         }
-    }
-
-    /// Remembers that a pack's copy in memory can be dropped, and drops the oldest if too many are remembered.
-    pub(crate) fn note_cached(&mut self, handle: Handle) {
-        self.swap.cached.push_back(handle);
-        if self.swap.cached.len() > MAX_CACHED {
-            self.drop_cached();
-        }
-    }
-
-    /// Drops the oldest copy of what is on disk anyway. False if there is none.
-    pub(crate) fn drop_cached(&mut self) -> bool {
-        for _ in 0..self.swap.cached.len() {
-            let Some(handle) = self.swap.cached.pop_front() else { break };
-            if self.vms.get(handle.vm).is_some_and(|vm| vm.awaited.is_some() && vm.awaited == handle.pack) {
-                // Its VM would only have it read once more.
-                self.swap.cached.push_back(handle);
-                continue;
-            }
-            let Some(pack) = self.pack(handle) else { continue };
-            if !matches!(pack.disk, Place::Stored(_)) || pack.pages.is_empty() {
-                continue;
-            }
-            let pages = core::mem::take(&mut pack.pages);
-            self.swap.release_pages(&mut self.hw, pages);
-            return true;
-        }
-        false
     }
 }

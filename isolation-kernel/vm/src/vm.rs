@@ -81,9 +81,6 @@ pub struct Vm<H: Hardware> {
     pub queue: VecDeque<Frame>,
     /// Bytes of the frames in it.
     pub queued_bytes: u32,
-    /// Frames from outside that were handled for it while it was not running: work that it has not paid for. Whoever
-    /// charges it for them sets it to 0.
-    pub unpaid_frames: u32,
     /// Its account with the network as a sender.
     pub transmit: Transmit,
     /// The pack with the page it waits for, until it has come to use it.
@@ -163,8 +160,6 @@ pub struct Stub {
     pub cold_pages: u32,
     pub queue: VecDeque<Frame>,
     pub queued_bytes: u32,
-    /// As a VM's.
-    pub unpaid_frames: u32,
     pub console: Bucket,
     pub counters: Counters,
 }

@@ -18,7 +18,6 @@ use virtual_isa::network::Network;
 struct Inbox<'a> {
     queue: &'a mut VecDeque<Frame>,
     queued_bytes: &'a mut u32,
-    unpaid_frames: &'a mut u32,
     counters: &'a mut Counters,
     shares: u32,
     waker: Waker,
@@ -42,7 +41,6 @@ impl<'a> Inbox<'a> {
         Some(Self {
             queue: &mut vm.queue,
             queued_bytes: &mut vm.queued_bytes,
-            unpaid_frames: &mut vm.unpaid_frames,
             counters: &mut vm.counters,
             shares: vm.shares,
             waker: if is_awaited { Waker::Resident } else { Waker::Nobody },
@@ -54,7 +52,6 @@ impl<'a> Inbox<'a> {
         (stub.state != Sleeper::Ended).then_some(Self {
             queue: &mut stub.queue,
             queued_bytes: &mut stub.queued_bytes,
-            unpaid_frames: &mut stub.unpaid_frames,
             counters: &mut stub.counters,
             shares: stub.shares,
             waker: if is_awaited { Waker::Parked } else { Waker::Nobody },
@@ -84,13 +81,13 @@ pub(super) enum Refusal {
     NoBuffer,
 }
 
-/// Whose time the work on a frame for a VM is.
+/// Where a frame for a VM comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Payment {
-    /// The VM's that sends it: it pays as it runs.
-    Paid,
-    /// The VM's that gets it: the frame is from outside, and counted in `unpaid_frames` unless that VM runs now.
-    Owed,
+pub(crate) enum Origin {
+    /// From a VM of this core, which learns it if there is nobody to take it.
+    Vm,
+    /// From outside of this core: the wire, or another core.
+    Outside,
 }
 
 impl<H: Hardware> Core<'_, H> {
@@ -108,24 +105,14 @@ impl<H: Hardware> Core<'_, H> {
     ///
     /// # Errors
     /// Why it may not.
-    pub(super) fn admit_frame(
-        &mut self,
-        out: &mut Out<'_, H>,
-        to: u32,
-        length: usize,
-        payment: Payment,
-    ) -> Result<(), Refusal> {
+    pub(super) fn admit_frame(&mut self, out: &mut Out<'_, H>, to: u32, length: usize) -> Result<(), Refusal> {
         if self.whereabouts(to) != self.seat.core() {
             // The core that is its home decides.
             return Ok(());
         }
-        let is_owed = payment == Payment::Owed && !out.has(to);
         let free = self.free_frames();
         let (total_shares, nr_vms) = (self.total_shares, self.vms.count());
         let Some(inbox) = Self::inbox(&mut self.vms, out, to) else { return Err(Refusal::NoVm) };
-        if is_owed {
-            *inbox.unpaid_frames = inbox.unpaid_frames.saturating_add(1);
-        }
         let weight = Weight { shares: inbox.shares, total_shares, nr_vms };
         let Some(refusal) = inbox.refusal(length, free, weight) else { return Ok(()) };
         let (own, all) = match refusal {
@@ -139,11 +126,11 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Queues a frame for a VM and wakes it if it waits for frames; or drops it, counted. A VM that is parked comes back
     /// for it.
-    pub(crate) fn deliver(&mut self, out: &mut Out<'_, H>, to: u32, frame: Frame, payment: Payment) {
-        match self.admit_frame(out, to, frame.bytes().len(), payment) {
+    pub(crate) fn deliver(&mut self, out: &mut Out<'_, H>, to: u32, frame: Frame, origin: Origin) {
+        match self.admit_frame(out, to, frame.bytes().len()) {
             Ok(()) => self.enqueue_frame(out, to, frame),
             Err(refusal) => {
-                if refusal == Refusal::NoVm && payment == Payment::Owed {
+                if refusal == Refusal::NoVm && origin == Origin::Outside {
                     self.wire.drops_unroutable += 1;
                     self.wire.frames_dropped += 1;
                 }

@@ -7,7 +7,7 @@
 
 use crate::core::Core;
 use crate::network::Out;
-use crate::network::receive::{Payment, Refusal};
+use crate::network::receive::{Origin, Refusal};
 use crate::rings::{Next, RingMemory};
 use crate::route::{self, Reason, Source, Verdict};
 use crate::vm::{State, Vm};
@@ -280,7 +280,7 @@ impl<H: Hardware> Core<'_, H> {
             }
             Verdict::ToVm(to) => {
                 let mut out = Out::new(running, Some(&mut *vm));
-                match self.admit_frame(&mut out, to, length, Payment::Paid) {
+                match self.admit_frame(&mut out, to, length) {
                     Ok(()) => {
                         let frame = self.copy_frame(ring, record, head).ok_or(Stop::Full)?;
                         self.enqueue_frame(&mut out, to, frame);
@@ -298,7 +298,7 @@ impl<H: Hardware> Core<'_, H> {
                     return Ok(());
                 }
                 match self.make_answer(head, ipv4, mac) {
-                    Some(answer) => self.deliver(&mut out, number, answer, Payment::Paid),
+                    Some(answer) => self.deliver(&mut out, number, answer, Origin::Vm),
                     None => self.wire.answers_dropped += 1,
                 }
                 vm.counters.frames_sent += 1;
