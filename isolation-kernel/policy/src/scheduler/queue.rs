@@ -77,8 +77,8 @@ impl Queue {
     /// Moves virtual time on: somebody has used so much.
     #[inline(always)]
     const fn advance(&mut self, ns: u64) {
-        if self.weight > 0 {
-            self.now = self.now.wrapping_add((ns << FRACTION_BITS) / self.weight);
+        if let Some(time) = (ns << FRACTION_BITS).checked_div(self.weight) {
+            self.now = self.now.wrapping_add(time);
         }
     }
 
