@@ -8,9 +8,10 @@
 //! SIGCOMM 1996): by deadline, and those that are ahead, by when they will not be. What is used is only added up until
 //! the entity waits again.
 //!
-//! *Sleepers.* One that comes back has the lag it had, but at most one quantum of credit, and a short first request:
-//! patience buys promptness, a deadline before everybody's who goes on, and not more than the share. Debts are kept, up
-//! to two of the longest turns, and paid by time, also by one that is removed and comes back.
+//! *Sleepers.* One that comes back has the lag it had, but at most one quantum either way, and a short first
+//! request:
+//! patience buys promptness, a deadline before everybody's who goes on, and not more than the share. Debts are
+//! kept and paid by time, also by one that is removed and comes back.
 //!
 //! *Quantum.* [`LATENCY_NS`] divided by the number that can run, between [`MIN_QUANTUM_NS`] and
 //! [`MAX_QUANTUM_NS`]: 4 ms for up to 8, 1 ms from 32 on.

@@ -1,8 +1,8 @@
 //! One level of the fair queue: the virtual time of those that compete, and who of them is next.
 
+use super::PREEMPT_NS;
 use super::heap::{Heap, is_before};
 use super::nodes::{Node, Nodes, State};
-use super::{MAX_QUANTUM_NS, PREEMPT_NS};
 use hal::NoMemory;
 
 /// Fraction bits of virtual time, which wraps round. At weight 1 a second is 2^50 of its units, so nothing that is
@@ -11,10 +11,6 @@ const FRACTION_BITS: u32 = 20;
 
 /// The most that one charge can be: no dispatch is as long, whatever a clock says.
 const MAX_CHARGE_NS: u64 = 1 << 34;
-
-/// The most that one that comes back still owes: two of the longest turns. A turn is no longer, but for time that the
-/// host has taken away.
-const MAX_DEBT_NS: u64 = 2 * MAX_QUANTUM_NS;
 
 /// Entities that become ready in one look for the next; the others do in the next one.
 const BATCH: usize = 64;
@@ -120,14 +116,14 @@ impl Queue {
         ns
     }
 
-    /// Gives an entity that comes back its virtual time: its lag is what it was, but at most one quantum if it is owed
-    /// something. Its first request is a short one, so its turn comes soon; the next is one of a quantum.
+    /// Gives an entity that comes back its virtual time: its lag is what it was, but at most one quantum either way. Its first request is a short one, so its turn comes soon; the next is one of a quantum.
     #[inline(always)]
     pub fn place(&self, node: &mut Node, quantum_ns: u64) {
         // Where nobody competes nothing is owed to anybody.
         let credit = if self.is_deserted() { 0 } else { scaled(quantum_ns, node.weight) };
         let earliest = self.now.wrapping_sub(credit);
-        let latest = self.now.wrapping_add(scaled(MAX_DEBT_NS, node.weight));
+        // A turn is no longer, but for time that the host has taken away.
+        let latest = self.now.wrapping_add(scaled(quantum_ns, node.weight));
         if is_before(node.time, earliest) {
             node.time = earliest;
         } else if is_before(latest, node.time) {
@@ -136,8 +132,7 @@ impl Queue {
         node.deadline = node.time.wrapping_add(scaled(PREEMPT_NS, node.weight));
     }
 
-    /// An entity begins to compete; it waits. There is room for it. Its deadline alone says how soon its turn comes,
-    /// though it may be ahead: by less than a quantum, or those who go on have earlier ones.
+    /// An entity begins to compete; it waits. There is room for it.
     #[inline(always)]
     pub fn join(&mut self, nodes: &mut Nodes, id: u32) {
         let node = nodes.at(id);
@@ -146,11 +141,10 @@ impl Queue {
             self.now = node.time;
         }
         self.nr += 1;
-        let (key, weight, time) = (node.deadline, node.weight, node.time);
+        let (weight, time) = (node.weight, node.time);
         self.weight += u64::from(weight);
         self.shift(weight, time.wrapping_sub(self.now));
-        nodes.at_mut(id).state = State::Ready;
-        self.ready.push(nodes, key, id);
+        self.wait(nodes, id);
     }
 
     /// An entity that competes ceases to, and becomes what `state` says.
