@@ -24,6 +24,8 @@
 //! are dropped by and by, one looked at in every fourth pick, so a parked VM costs its 4 bytes in the index.
 
 mod heap;
+mod index;
+mod limits;
 mod nodes;
 mod queue;
 mod terms;
@@ -35,7 +37,7 @@ use alloc::vec::Vec;
 use hal::{Nanos, NoMemory};
 use heap::{Heap, is_before};
 use nodes::{NONE, Node, Nodes, State};
-use queue::{Queue, scaled};
+use queue::Queue;
 pub use terms::{Terms, WINDOW_NS};
 
 /// The longest quantum, in nanoseconds.
@@ -548,55 +550,6 @@ impl Scheduler {
         }
     }
 
-    /// Gives an entity a limit and a reservation.
-    fn bound(&mut self, id: u32, terms: &Terms) -> Result<(), NoMemory> {
-        if terms.limit_ppm | terms.reservation_ppm != 0 {
-            self.held.reserve(self.nodes.capacity())?;
-            self.due.reserve(self.nodes.capacity())?;
-        }
-        let now = self.now;
-        let node = self.nodes.at_mut(id);
-        node.bounds.set(terms, now);
-        if node.state == State::Held {
-            let until = node.bounds.held_until(now).unwrap_or(now);
-            self.held.remove(&mut self.nodes, id);
-            self.held.push(&mut self.nodes, until, id);
-        }
-        Ok(())
-    }
-
-    /// Notes when one that waits is due, if it has a reservation.
-    fn note_due(&mut self, id: u32) {
-        let bounds = &self.nodes.at(id).bounds;
-        if bounds.reservation_ppm != 0 {
-            let at = bounds.due_at;
-            self.due.push(&mut self.nodes, at, id);
-        }
-    }
-
-    /// The first of those with a reservation that are due: a group, and a VM of it if it is the VM's reservation.
-    fn first_due(&mut self) -> Option<(u32, Option<u32>)> {
-        for _ in 0..DUE_BATCH {
-            let (at, id) = self.due.first()?;
-            if is_before(self.now, at) {
-                return None;
-            }
-            let group = self.nodes.at(id).group;
-            if group == NONE {
-                return Some((id, None));
-            }
-            let leader = members(&mut self.groups, group)?.node;
-            if self.nodes.at(leader).state.is_waiting() {
-                return Some((leader, Some(id)));
-            }
-            // Its group has had all it may: a limit goes before a reservation.
-            let until = self.nodes.at(leader).bounds.held_until(self.now).unwrap_or(self.now);
-            self.due.remove(&mut self.nodes, id);
-            self.due.push(&mut self.nodes, until.max(self.now + 1), id);
-        }
-        None
-    }
-
     /// Notes whether a VM that has just come is to run before the one that runs.
     fn note_urgency(&mut self, node: u32, group: u32) {
         let Some(running) = self.running else { return };
@@ -612,82 +565,6 @@ impl Scheduler {
             self.nodes.at(members.node).state.is_waiting() && is_earlier(members.node, running.leader)
         } || is_due(node)
             || is_due(members.node);
-    }
-
-    /// The entity of a VM, which is made if there is none.
-    fn entity(&mut self, vm: u32, claim: &Claim) -> Result<u32, EnqueueError> {
-        let group = claim.group.0;
-        let known = match self.running {
-            Some(running) if running.vm == vm => running.node,
-            _ => self.node_of(vm),
-        };
-        let now = members_of(&self.groups, group).ok_or(EnqueueError::NoGroup)?.clock();
-        let node = self.nodes.at_mut(known);
-        if node.group == group && known != NONE {
-            if node.state == State::Gone && is_before(node.time, now) {
-                node.time = now;
-            }
-            return Ok(known);
-        }
-        if known != NONE {
-            self.forget(vm, known);
-        }
-        let place = *self.index_place(vm)?;
-        debug_assert_eq!(place, NONE);
-        let shares = claim.terms.shares.max(1);
-        // One that was dropped had waited long enough for all the credit there is.
-        let earned = if claim.is_new { 0 } else { scaled(MAX_QUANTUM_NS, shares) };
-        let node = self.nodes.add(Node::new(vm, group, shares, now.wrapping_sub(earned)))?;
-        *self.index_place(vm)? = node;
-        Ok(node)
-    }
-
-    /// Drops an entity.
-    fn forget(&mut self, vm: u32, node: u32) {
-        self.sleep(vm);
-        self.nodes.release(node);
-        if let Ok(place) = self.index_place(vm) {
-            *place = NONE;
-        }
-    }
-
-    /// Looks at one entity, and drops it if it sleeps and has nothing to remember. So nobody's time is ever so far
-    /// behind that it would seem to be ahead.
-    fn drop_forgotten(&mut self) {
-        self.hand = if (self.hand as usize) < self.nodes.capacity() { self.hand + 1 } else { 0 };
-        let node = self.nodes.at(self.hand);
-        if !matches!(node.state, State::Asleep | State::Gone) {
-            return;
-        }
-        let Some(queue) = members_of(&self.groups, node.group) else { return };
-        let credit = if node.state == State::Gone { 0 } else { scaled(MAX_QUANTUM_NS, node.weight) };
-        let is_paid = !is_before(queue.clock(), node.time.wrapping_add(credit)) && node.owed_ns == 0;
-        if is_paid && node.bounds.is_settled(self.now) {
-            self.forget(node.owner, self.hand);
-        }
-    }
-
-    #[inline(always)]
-    fn node_of(&self, vm: u32) -> u32 {
-        let chunk = self.index.get(vm as usize / INDEX_CHUNK).and_then(Option::as_ref);
-        chunk.and_then(|chunk| chunk.get(vm as usize % INDEX_CHUNK)).copied().unwrap_or(NONE)
-    }
-
-    /// Where a VM's entity is noted.
-    fn index_place(&mut self, vm: u32) -> Result<&mut u32, NoMemory> {
-        let at = vm as usize / INDEX_CHUNK;
-        if at >= self.index.len() {
-            self.index.try_reserve(at - self.index.len() + 1).map_err(|_| NoMemory)?;
-            self.index.resize_with(at + 1, || None);
-        }
-        let chunk = self.index.get_mut(at).ok_or(NoMemory)?;
-        if chunk.is_none() {
-            let mut places = Vec::new();
-            places.try_reserve_exact(INDEX_CHUNK).map_err(|_| NoMemory)?;
-            places.resize(INDEX_CHUNK, NONE);
-            *chunk = Some(places.into_boxed_slice().try_into().map_err(|_| NoMemory)?);
-        }
-        chunk.as_mut().and_then(|chunk| chunk.get_mut(vm as usize % INDEX_CHUNK)).ok_or(NoMemory)
     }
 }
 

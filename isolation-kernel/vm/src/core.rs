@@ -9,13 +9,13 @@ use crate::gate::{Loading, Reply};
 use crate::images::LoadedImage;
 use crate::lifecycle::Remains;
 use crate::mail::Search;
-use crate::memory::{Absent, Mapped, Means, Memory, Shared, report_access};
+use crate::memory::Memory;
 use crate::network::Wire;
 use crate::network::transmit::Senders;
 use crate::orders::Gathering;
 use crate::pack::Packer;
 use crate::reclaim::HEAVIEST;
-use crate::swap::{Handle, Place, Swap};
+use crate::swap::Swap;
 use crate::table::Vms;
 use crate::template::{Embryo, Template};
 use crate::timers::Timers;
@@ -24,7 +24,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hal::{Access, Exit, Frame, Hardware, Nanos, Page, Ppn};
+use hal::{Exit, Frame, Hardware, Nanos, Page};
 use policy::bucket::Bucket;
 use policy::gatekeeper::Timekeeper;
 use policy::reclaim::Watermarks;
@@ -32,9 +32,8 @@ use policy::scheduler::{MAX_QUANTUM_NS, Scheduler};
 use rand_chacha::ChaCha20Rng;
 use virtual_isa::bundle::Bundle;
 use virtual_isa::control::Pending;
-use virtual_isa::exception::{Cause, Exception, SwapError};
+use virtual_isa::exception::{Cause, Exception};
 use virtual_isa::gate::{Event, LATENCY_BUCKETS, ProcessorTerms};
-use virtual_isa::layout;
 use virtual_isa::limits::MAX_COMPLETION_BYTES;
 use virtual_isa::network::Network;
 
@@ -459,104 +458,6 @@ impl<'b, H: Hardware> Core<'b, H> {
             },
             Exit::Interrupt => self.handle_interrupt(vm, ran_ns),
         }
-    }
-
-    #[inline(never)]
-    fn fault(&mut self, vm: &mut Vm<H>, address: u64, access: Access) -> After {
-        if vm.is_embryo && layout::page_of(address) == layout::page_of(layout::REGISTER_PAGE) {
-            // What it reads there is one VM's.
-            return After::Plain;
-        }
-        vm.counters.faults += 1;
-        let violation = Cause::Memory { address, access: report_access(access) };
-        // What was just mapped cannot fault again, unless the processor means something else by it (emulated ones do,
-        // for instructions that return to another privilege level). Mapping it for ever helps nobody.
-        let fault = Some((address, access, vm.registers.rip));
-        if core::mem::replace(&mut vm.last_fault, fault) == fault {
-            return After::End(violation);
-        }
-        let Ok(page) = u32::try_from(layout::page_of(address)) else { return After::End(violation) };
-        let result =
-            self.with_memory(vm, |memory, hw, shared, means| memory.fault(hw, shared, means, Ppn(page), access));
-        match result {
-            Ok(mapped) => {
-                let counters = &mut vm.counters;
-                match mapped {
-                    Mapped::Found => {}
-                    Mapped::Zeroed => counters.faults_zero += 1,
-                    Mapped::Copied => counters.faults_copied += 1,
-                    Mapped::Unpacked => counters.faults_packed += 1,
-                }
-                if mapped != Mapped::Found && vm.memory.as_ref().is_some_and(|m| m.private_pages().is_multiple_of(64)) {
-                    self.weigh(vm);
-                }
-                After::Resume
-            }
-            Err(Absent::Violation) => After::End(violation),
-            Err(other) => self.postpone(vm, other),
-        }
-    }
-
-    /// What a VM does that needs a page it cannot have at once. It executes the same instruction again later.
-    #[inline(never)]
-    pub(crate) fn postpone(&mut self, vm: &mut Vm<H>, absent: Absent) -> After {
-        vm.last_fault = None;
-        let pack = |number| vm.memory.as_ref().and_then(|memory| memory.pack(number));
-        let block = |number| match pack(number).map(|pack| pack.disk) {
-            Some(Place::Stored(stored)) => u64::from(stored.first),
-            _ => 0,
-        };
-        match absent {
-            Absent::NoMemory => After::Starve,
-            Absent::Pack(number) => {
-                let Some(pack) = pack(number) else {
-                    return After::End(Cause::PageLost { block: 0, error: SwapError::Checksum });
-                };
-                let (epoch, place) = (pack.epoch, pack.disk);
-                vm.counters.faults_disk += 1;
-                vm.awaited = Some(number);
-                if matches!(place, Place::Stored(_)) {
-                    self.swap.want(Handle { vm: vm.number, pack: Some(number), epoch });
-                }
-                After::Wait
-            }
-            Absent::Broken(number) => After::End(Cause::PageLost { block: block(number), error: SwapError::Checksum }),
-            Absent::Register | Absent::Violation => After::End(Cause::OutOfMemory { address: 0 }),
-        }
-    }
-
-    /// Works on a VM's memory with all that takes. The register page is made if it turns out to be needed, and no
-    /// memory is taken beyond what the VM may have.
-    pub(crate) fn with_memory<R>(
-        &mut self,
-        vm: &mut Vm<H>,
-        work: impl FnMut(&mut Memory<H::Space>, &mut H, &Shared<'_>, &mut Means<'_>) -> Result<R, Absent>,
-    ) -> Result<R, Absent> {
-        if !self.may_grow(vm) {
-            return Err(Absent::NoMemory);
-        }
-        self.reach_memory(vm, work)
-    }
-
-    /// The same for work that takes no memory, or gives some back.
-    pub(crate) fn reach_memory<R>(
-        &mut self,
-        vm: &mut Vm<H>,
-        mut work: impl FnMut(&mut Memory<H::Space>, &mut H, &Shared<'_>, &mut Means<'_>) -> Result<R, Absent>,
-    ) -> Result<R, Absent> {
-        vm.has_changed = true;
-        for is_again in [false, true] {
-            let memory = vm.memory.as_mut().ok_or(Absent::Violation)?;
-            let template = self.templates.get(vm.template as usize).ok_or(Absent::Violation)?;
-            let image = self.images.get(template.image as usize).ok_or(Absent::Violation)?;
-            let shared = Shared { image, template, zero: self.zero.mpn() };
-            let mut means = Means { swap: &mut self.swap, packer: &mut self.packer };
-            match work(memory, &mut self.hw, &shared, &mut means) {
-                Err(Absent::Register) if !is_again => self.make_register_page(vm)?,
-                result => return result,
-            }
-        }
-        Err(Absent::Violation)
     }
 
     #[inline(never)]

@@ -14,7 +14,8 @@
 //! | `vm` | one VM: context, memory, queue, counters |
 //! | [`decode`] | virtual instructions as typed requests |
 //! | `perform` | what they do |
-//! | `memory` | a VM's pages: image, template, delta, zero; faults |
+//! | `memory` | a VM's pages: image, template, delta, zero |
+//! | `fault` | page faults; waiting for pages |
 //! | `fixed` | the pages at fixed addresses |
 //! | `delta` | which pages are a VM's own, and where they are |
 //! | `template` | what VMs of an image have in common |
@@ -55,6 +56,7 @@ mod core;
 mod cores;
 pub mod decode;
 mod delta;
+mod fault;
 mod fixed;
 mod gate;
 mod images;
