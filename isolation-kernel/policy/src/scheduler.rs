@@ -8,8 +8,8 @@
 //! SIGCOMM 1996): by deadline, and those that are ahead, by when they will not be. What is used is only added up until
 //! the entity waits again.
 //!
-//! *Sleepers.* One that comes back has the lag it had, but at most one quantum either way, and a short first
-//! request:
+//! *Sleepers.* One that comes back has the lag it had, but at most 400 us of credit and one quantum of debt,
+//! and a short first request:
 //! patience buys promptness, a deadline before everybody's who goes on, and not more than the share. Debts are
 //! kept and paid by time, also by one that is removed and comes back.
 //!

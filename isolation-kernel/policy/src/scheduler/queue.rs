@@ -37,11 +37,14 @@ pub(super) struct Queue {
     /// How many are held, for whom room is kept.
     pub nr_held: usize,
     now: u64,
+    /// The latest that virtual time has been. Those that come are placed by it: it goes back when one comes with credit,
+    /// and the next ones would get ever more.
+    clock: u64,
 }
 
 impl Queue {
     pub const fn new() -> Self {
-        Self { ready: Heap::new(), ahead: Heap::new(), nr: 0, weight: 0, nr_held: 0, now: 0 }
+        Self { ready: Heap::new(), ahead: Heap::new(), nr: 0, weight: 0, nr_held: 0, now: 0, clock: 0 }
     }
 
     /// Whether nobody competes.
@@ -56,7 +59,7 @@ impl Queue {
 
     /// The time by which those that come are placed.
     pub const fn clock(&self) -> u64 {
-        self.now
+        self.clock
     }
 
     /// Makes room for so many, so that `join` does not allocate.
@@ -75,6 +78,7 @@ impl Queue {
     const fn advance(&mut self, ns: u64) {
         if let Some(time) = (ns << FRACTION_BITS).checked_div(self.weight) {
             self.now = self.now.wrapping_add(time);
+            self.note_clock();
         }
     }
 
@@ -91,6 +95,14 @@ impl Queue {
             _ => self.share_widely(weight, difference),
         };
         self.now = self.now.wrapping_add(change.cast_unsigned());
+        self.note_clock();
+    }
+
+    #[inline(always)]
+    const fn note_clock(&mut self) {
+        if is_before(self.clock, self.now) {
+            self.clock = self.now;
+        }
     }
 
     /// The same division for what is too large for words.
@@ -116,14 +128,15 @@ impl Queue {
         ns
     }
 
-    /// Gives an entity that comes back its virtual time: its lag is what it was, but at most one quantum either way. Its first request is a short one, so its turn comes soon; the next is one of a quantum.
+    /// Gives an entity that comes back its virtual time: its lag is what it was, but at most two first requests of
+    /// credit, or one quantum of debt. Its first request is a short one, so its turn comes soon; the next is one of a quantum.
     #[inline(always)]
     pub fn place(&self, node: &mut Node, quantum_ns: u64) {
         // Where nobody competes nothing is owed to anybody.
-        let credit = if self.is_deserted() { 0 } else { scaled(quantum_ns, node.weight) };
-        let earliest = self.now.wrapping_sub(credit);
+        let credit = if self.is_deserted() { 0 } else { scaled(2 * PREEMPT_NS, node.weight) };
+        let earliest = self.clock.wrapping_sub(credit);
         // A turn is no longer, but for time that the host has taken away.
-        let latest = self.now.wrapping_add(scaled(quantum_ns, node.weight));
+        let latest = self.clock.wrapping_add(scaled(quantum_ns, node.weight));
         if is_before(node.time, earliest) {
             node.time = earliest;
         } else if is_before(latest, node.time) {
@@ -193,6 +206,7 @@ impl Queue {
         if self.ready.is_empty() {
             if is_before(self.now, time) {
                 self.now = time;
+                self.note_clock();
             }
             if self.ahead.is_alone() {
                 return Some(id);
