@@ -1,10 +1,10 @@
 //! The sparse delta of a VM: which of its pages are its own, and where they are. As large as what was touched.
 
+use crate::map::{Key, Map};
 use crate::pack::Span;
 use alloc::vec::Vec;
 use core::ops::Range;
 use hal::{NoMemory, Page, Ppn};
-use hashbrown::HashMap;
 
 /// Where a page of the VM's own is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +34,20 @@ pub struct Resident {
 }
 
 /// A VM's own pages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Delta {
-    places: HashMap<Ppn, Place>,
+    places: Map<Ppn, Place>,
     residents: Vec<Resident>,
     /// Where the clock stands among the residents.
     hand: usize,
 }
 
 impl Delta {
+    /// Nothing.
+    pub fn new(key: Key) -> Self {
+        Self { places: Map::with_hasher(key), residents: Vec::new(), hand: 0 }
+    }
+
     /// Pages that are the VM's own.
     pub fn len(&self) -> usize {
         self.places.len()

@@ -32,6 +32,7 @@
 //! | `gate` | the supervisor's operations |
 //! | `orders` | those that are about one VM, on whichever core it is |
 //! | `cores` | the other cores: rings, and what all may look at |
+//! | `map` | maps by numbers, the same in every run |
 //! | `mail` | what comes from other cores; VMs that change their home |
 //! | `status` | what the supervisor is told |
 //! | `lifecycle` | start, create, end, destroy |
@@ -62,6 +63,7 @@ mod gate;
 mod images;
 mod lifecycle;
 mod mail;
+mod map;
 mod memory;
 mod network;
 mod orders;

@@ -17,6 +17,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use hal::{Hardware, NoMemory, PAGE_SIZE, Registers};
 use policy::bucket::Bucket;
+use rand_chacha::rand_core::Rng;
 use virtual_isa::control;
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::{ClassTerms, Counters, Event};
@@ -126,7 +127,7 @@ impl<H: Hardware> Core<'_, H> {
         let template = self.templates.get(vm.template as usize).ok_or(NoMemory)?;
         let fixed = FixedPages::allocate(&mut self.hw, vm.is_privileged)?;
         self.hw.write(fixed.control.mpn(), 0, &template.control);
-        vm.memory = Some(Memory::new(vm.memory_pages, fixed));
+        vm.memory = Some(Memory::new(vm.memory_pages, fixed, self.random.next_u64()));
         Ok(())
     }
 

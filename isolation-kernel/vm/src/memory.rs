@@ -6,6 +6,7 @@
 use crate::delta::{Delta, Place};
 use crate::fixed::{END_FIXED, FIRST_FIXED, Fixed, FixedPages, allocate_some, page_number};
 use crate::images::{ImagePage, LoadedImage};
+use crate::map::Key;
 use crate::pack::{Pack, Packer};
 use crate::swap::{Defect, Swap};
 use crate::template::Template;
@@ -103,9 +104,9 @@ impl From<NoMemory> for Absent {
 }
 
 impl<S> Memory<S> {
-    /// Memory with nothing private but the fixed pages.
-    pub fn new(size_pages: u32, fixed: FixedPages) -> Self {
-        let (delta, packs) = (Delta::default(), Vec::new());
+    /// Memory with nothing private but the fixed pages. `key` is a number that no guest knows.
+    pub fn new(size_pages: u32, fixed: FixedPages, key: u64) -> Self {
+        let (delta, packs) = (Delta::new(Key(key)), Vec::new());
         Self { fixed, delta, packs, hidden_pages: 0, size_pages, space: None, table_pages: 0 }
     }
 

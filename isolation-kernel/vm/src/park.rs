@@ -19,6 +19,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use hal::{Hardware, NoMemory, PAGE_SIZE, Page, Ppn, Registers, VectorState};
 use policy::extents::Extent;
+use rand_chacha::rand_core::Rng;
 use serde::{Deserialize, Serialize};
 use virtual_isa::control::{self, Pending};
 use virtual_isa::exception::{Cause, SwapError};
@@ -459,7 +460,7 @@ impl<H: Hardware> Core<'_, H> {
         }
         let vector = self.read_vector(&stub.head, record.vector)?;
         let fixed = FixedPages::allocate(&mut self.hw, false)?;
-        let mut memory = Memory::new(stub.memory_pages, fixed);
+        let mut memory = Memory::new(stub.memory_pages, fixed, self.random.next_u64());
         memory.hidden_pages = stub.hidden_pages;
         let filled = self.fill_memory(&mut memory, &stub.head, &record);
         if let Err(e) = filled {

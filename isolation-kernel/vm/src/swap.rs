@@ -7,11 +7,11 @@ mod cached;
 
 use crate::console::{Level, log};
 use crate::core::Core;
+use crate::map::Map;
 use crate::pack::Pack;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use hal::{Completion, DiskError, DiskRequest, Hardware, MAX_TRANSFER_PAGES, Nanos, Page, Pages, Transfer};
-use hashbrown::HashMap;
 use policy::extents::{Extent, Extents};
 use serde::{Deserialize, Serialize};
 use virtual_isa::exception::SwapError;
@@ -115,7 +115,7 @@ pub struct Swap {
     homeless: VecDeque<Handle>,
     /// Packs to be read, first come first served.
     reads: VecDeque<Handle>,
-    flights: HashMap<u64, Flight>,
+    flights: Map<u64, Flight>,
     nr_reads: usize,
     nr_writes: usize,
     /// Packs with a copy in memory of what is on disk.
@@ -160,7 +160,7 @@ impl Swap {
             bad: VecDeque::new(),
             homeless: VecDeque::new(),
             reads: VecDeque::new(),
-            flights: HashMap::new(),
+            flights: Map::default(),
             nr_reads: 0,
             nr_writes: 0,
             cached: VecDeque::new(),

@@ -11,6 +11,7 @@ use crate::cores::Message;
 use crate::gate::PendingCreate;
 use crate::images::LoadedImage;
 use crate::lifecycle::{Birth, Identity};
+use crate::map::Map;
 use crate::memory::{Shared, shared_rights};
 use crate::vm::Vm;
 use alloc::boxed::Box;
@@ -18,7 +19,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
 use hal::{Hardware, LEAF_PAGES, Leaf, Mpn, NoMemory, PAGE_SIZE, Page, Ppn, Registers, Rights, VectorState};
-use hashbrown::HashMap;
 use virtual_isa::layout;
 
 /// Number of a VM that is in no table.
@@ -49,7 +49,7 @@ pub struct Shape {
     /// What the control page holds, without the zeros at its end.
     pub control: Box<[u8]>,
     /// Pages that were written before `ready()`. They are never written again, and never freed.
-    pages: HashMap<Ppn, Page>,
+    pages: Map<Ppn, Page>,
 }
 
 /// A core's template: the shape, and tables of the core's own for it.
@@ -58,7 +58,7 @@ pub struct Template {
     /// Whether it is what it is going to be.
     is_born: bool,
     /// Tables for what it shows, by the number of their first page; none where there is nothing.
-    leaves: HashMap<u32, Leaf>,
+    leaves: Map<u32, Leaf>,
 }
 
 impl Deref for Template {
@@ -73,9 +73,9 @@ impl Template {
     /// A template from which VMs boot plainly.
     pub fn plain(image: u32, entry: u64, memory_pages: u32) -> Self {
         let registers = Registers::at(entry, layout::STACK_TOP);
-        let (vector, pages) = (VectorState::new(), HashMap::new());
+        let (vector, pages) = (VectorState::new(), Map::default());
         let shape = Shape { image, memory_pages, registers, vector, control: Box::default(), pages };
-        Self { shape: Arc::new(shape), is_born: false, leaves: HashMap::new() }
+        Self { shape: Arc::new(shape), is_born: false, leaves: Map::default() }
     }
 
     /// The same, for good: nothing is run to make it.
@@ -230,7 +230,7 @@ impl<H: Hardware> Core<'_, H> {
         let Some(template) = self.templates.get_mut(embryo.template as usize) else { return };
         let Some(memory) = embryo.vm.memory.as_mut() else { return };
         memory.drop_space(&mut self.hw);
-        let mut pages = HashMap::new();
+        let mut pages = Map::default();
         while let Some(resident) = memory.delta.pop_resident() {
             pages.insert(resident.ppn, resident.page);
         }
