@@ -20,9 +20,10 @@
 //! is held until half of it is there again; whoever has a reservation and is due goes before all others, the one that
 //! has been due longest first. The gatekeeper sees to it that all of these can be served.
 //!
-//! *Memory.* Entities are in chunks and made as VMs first come; those that sleep and have nothing more to remember
+//! *Memory.* Entities are made as VMs first come; those that sleep and have nothing more to remember
 //! are dropped by and by, one looked at in every fourth pick, so a parked VM costs its 4 bytes in the index.
 
+mod groups;
 mod heap;
 mod index;
 mod limits;
@@ -57,6 +58,9 @@ const MAX_CHARGE_NS: u64 = 4 * MAX_QUANTUM_NS;
 
 /// The shortest turn that a limit leaves: the rest of it comes off the next one.
 const MIN_TURN_NS: u64 = 50_000;
+
+/// What was done for a VM that sleeps is taken into account when it wakes, if it is more than this, or else after its turn.
+const SMALL_DEBT_NS: u64 = 20_000;
 
 /// Those that were held and are let go in one look.
 const RELEASE_BATCH: usize = 16;
@@ -129,6 +133,9 @@ pub struct Scheduler {
     groups: Vec<Option<Members>>,
     nr_groups: usize,
     top: Queue,
+    /// The group that competes, where only one does and it has neither limit nor reservation: what it uses is only added
+    /// up, and it is not in the top queue's heaps.
+    lone: u32,
     /// Those that have had all that their limits allow, by when they may run again.
     held: Heap<0>,
     /// Those that wait and have a reservation, VMs and groups, by when they are due.
@@ -160,6 +167,7 @@ impl Scheduler {
             groups: Vec::new(),
             nr_groups: 0,
             top: Queue::new(),
+            lone: NONE,
             held: Heap::new(),
             due: Heap::new(),
             running: None,
@@ -202,7 +210,7 @@ impl Scheduler {
         let node = match self.groups.get(at) {
             Some(Some(members)) => members.node,
             _ => {
-                self.top.reserve(self.nr_groups + 1)?;
+                self.top.admit()?;
                 let node = self.nodes.add(Node::new(group.0, NONE, terms.shares.max(1), self.top.clock()))?;
                 if let Some(place) = self.groups.get_mut(at) {
                     *place = Some(Members { node, queue: Queue::new() });
@@ -211,25 +219,14 @@ impl Scheduler {
                 node
             }
         };
+        self.settle_lone();
         self.bound(node, terms)?;
         self.top.weigh(&mut self.nodes, node, terms.shares);
         if self.nodes.at(node).state.is_waiting() {
-            self.due.remove(&mut self.nodes, node);
+            self.due.remove(&mut self.nodes.places, node);
             self.note_due(node);
         }
         Ok(())
-    }
-
-    /// Removes a group. Returns false if there is none, or VMs of it can run.
-    pub fn remove_group(&mut self, group: Group) -> bool {
-        let Some(place) = self.groups.get_mut(group.0 as usize) else { return false };
-        let Some(members) = place.take_if(|members| members.queue.is_empty()) else { return false };
-        if self.nodes.at(members.node).state == State::Held {
-            self.held.remove(&mut self.nodes, members.node);
-        }
-        self.nodes.release(members.node);
-        self.nr_groups -= 1;
-        true
     }
 
     /// Tells what time it is. Those that were held until now compete again.
@@ -266,21 +263,32 @@ impl Scheduler {
     ///
     /// # Errors
     /// See [`EnqueueError`]. Then the VM is not in the queue.
+    #[inline]
     pub fn enqueue(&mut self, vm: u32, claim: &Claim) -> Result<(), EnqueueError> {
+        let known = self.entity_of(vm);
+        let entity = self.nodes.at(known);
+        let is_as_before =
+            entity.group == claim.group.0 && entity.weight == claim.terms.shares && entity.bounds.is(&claim.terms);
+        if is_as_before && entity.state == State::Asleep {
+            self.join(known, claim.group.0);
+            return Ok(());
+        }
+        self.enqueue_anew(vm, claim)
+    }
+
+    /// The same for one that is new, or waits, or comes on other terms.
+    #[inline(never)]
+    fn enqueue_anew(&mut self, vm: u32, claim: &Claim) -> Result<(), EnqueueError> {
         let group = claim.group.0;
         let node = self.entity(vm, claim)?;
         let members = members(&mut self.groups, group).ok_or(EnqueueError::NoGroup)?;
         if self.nodes.at(node).weight != claim.terms.shares {
             members.queue.weigh(&mut self.nodes, node, claim.terms.shares);
         }
-        let state = self.nodes.at(node).state;
-        if matches!(state, State::Asleep | State::Gone) {
-            members.queue.reserve_one()?;
-        }
         if !self.nodes.at(node).bounds.is(&claim.terms) {
             self.bound(node, &claim.terms)?;
         }
-        match state {
+        match self.nodes.at(node).state {
             State::Ready | State::Ahead | State::Held | State::Free => {}
             State::Running => self.stop_running(true),
             State::Asleep | State::Gone => self.join(node, group),
@@ -289,6 +297,7 @@ impl Scheduler {
     }
 
     /// Takes the VM that runs next out of the queue. It competes until it is enqueued again or sleeps.
+    #[inline]
     pub fn pick(&mut self, now: Nanos) -> Option<u32> {
         if self.running.is_some() {
             self.stop_running(false);
@@ -299,35 +308,37 @@ impl Scheduler {
         if self.nr_picks.is_multiple_of(DROP_PERIOD) {
             self.drop_forgotten();
         }
-        let due = if self.due.is_empty() { None } else { self.first_due() };
-        let (leader, chosen) = match due {
+        let due = if self.due.is_empty() { None } else { self.take_due() };
+        let (leader, group, node) = match due {
             Some(found) => found,
-            None => (self.top.next(&mut self.nodes)?, None),
+            None => self.take_next()?,
         };
-        let group = self.nodes.at(leader).owner;
-        let queue = &mut members(&mut self.groups, group)?.queue;
-        let node = match chosen {
-            Some(node) => node,
-            None => queue.next(&mut self.nodes)?,
-        };
-        queue.run(&mut self.nodes, node);
-        self.top.run(&mut self.nodes, leader);
-        let (of_vm, of_group) = (&self.nodes.at(node).bounds, &self.nodes.at(leader).bounds);
+        let (of_vm, of_group) = (self.nodes.at(node), self.nodes.at(leader));
+        let vm = of_vm.owner;
         let mut allowance_ns = u64::MAX;
-        if !of_vm.is_none() || !of_group.is_none() {
-            allowance_ns = of_vm.allowance_ns(self.now).min(of_group.allowance_ns(self.now)).max(MIN_TURN_NS);
-            self.due.remove(&mut self.nodes, node);
-            self.due.remove(&mut self.nodes, leader);
+        if !of_vm.bounds.is_none() || !of_group.bounds.is_none() {
+            allowance_ns = of_vm.bounds.allowance_ns(self.now).min(of_group.bounds.allowance_ns(self.now));
+            allowance_ns = allowance_ns.max(MIN_TURN_NS);
+            self.due.remove(&mut self.nodes.places, node);
+            self.due.remove(&mut self.nodes.places, leader);
         }
-        let vm = self.nodes.at(node).owner;
         self.running = Some(Running { vm, node, group, leader, allowance_ns });
         self.nr_waiting = self.nr_waiting.saturating_sub(1);
         Some(vm)
     }
 
+    /// The group whose turn it is, and the VM in it, which run.
+    #[inline(always)]
+    fn take_next(&mut self) -> Option<(u32, u32, u32)> {
+        let leader = if self.lone == NONE { self.take_group()? } else { self.lone };
+        let group = self.nodes.at(leader).owner;
+        let node = members(&mut self.groups, group)?.queue.take_next(&mut self.nodes)?;
+        Some((leader, group, node))
+    }
+
     /// Takes a VM out of the queue that another core can have: one whose turn would come late.
     pub fn spare(&mut self) -> Option<u32> {
-        let leader = self.top.late(self.hand)?;
+        let leader = if self.lone == NONE { self.top.late(self.hand)? } else { self.lone };
         let node = members_of(&self.groups, self.nodes.at(leader).owner)?.late(self.hand)?;
         // The next time it is another one.
         self.hand = self.hand.wrapping_add(1);
@@ -338,10 +349,7 @@ impl Scheduler {
 
     /// A VM has used so much of the processor, itself or by what was done for it.
     pub fn charge(&mut self, vm: u32, ns: u64) {
-        let node = match self.running {
-            Some(running) if running.vm == vm => running.node,
-            _ => self.node_of(vm),
-        };
+        let node = self.entity_of(vm);
         let node = self.nodes.at_mut(node);
         node.owed_ns = node.owed_ns.saturating_add(ns.min(MAX_CHARGE_NS));
     }
@@ -355,19 +363,19 @@ impl Scheduler {
         let state = self.nodes.at(node).state;
         let Some(members) = members(&mut self.groups, self.nodes.at(node).group) else { return };
         if state == State::Held {
-            self.held.remove(&mut self.nodes, node);
+            self.held.remove(&mut self.nodes.places, node);
             self.nodes.at_mut(node).state = State::Asleep;
-            members.queue.nr_held = members.queue.nr_held.saturating_sub(1);
         }
         if !state.is_waiting() {
             return;
         }
         members.queue.leave(&mut self.nodes, node, State::Asleep);
-        self.due.remove(&mut self.nodes, node);
+        self.due.remove(&mut self.nodes.places, node);
         self.nr_waiting = self.nr_waiting.saturating_sub(1);
         let leader = members.node;
         if members.queue.is_deserted() && self.nodes.at(leader).state.is_waiting() {
-            self.due.remove(&mut self.nodes, leader);
+            self.due.remove(&mut self.nodes.places, leader);
+            self.settle_lone();
             self.top.leave(&mut self.nodes, leader, State::Asleep);
         }
     }
@@ -378,14 +386,6 @@ impl Scheduler {
         let node = self.node_of(vm);
         if self.nodes.at(node).state == State::Asleep {
             self.nodes.at_mut(node).state = State::Gone;
-        }
-    }
-
-    /// Gives a VM another weight, whatever it does now. Its lag stays what it is in nanoseconds.
-    pub fn set_shares(&mut self, vm: u32, shares: u32) {
-        let node = self.node_of(vm);
-        if let Some(members) = members(&mut self.groups, self.nodes.at(node).group) {
-            members.queue.weigh(&mut self.nodes, node, shares);
         }
     }
 
@@ -441,19 +441,20 @@ impl Scheduler {
         }
     }
 
-    /// An entity that slept, or was held, competes again, unless its limit forbids it.
+    /// A VM that slept, or was held, competes again, unless its limit forbids it.
     fn join(&mut self, node: u32, group: u32) {
         let quantum = self.quantum_ns();
         let Some(members) = members(&mut self.groups, group) else { return };
         let (queue, leader) = (&mut members.queue, members.node);
         let entity = self.nodes.at_mut(node);
-        let used = if entity.owed_ns > 0 { queue.settle(entity, quantum) } else { 0 };
-        if !entity.bounds.is_none() {
+        let mut used = 0;
+        if entity.owed_ns > SMALL_DEBT_NS || !entity.bounds.is_none() {
+            used = queue.settle(entity, quantum);
             entity.bounds.charge(used, quantum, self.now);
             if let Some(until) = entity.bounds.held_until(self.now) {
                 entity.state = State::Held;
-                queue.nr_held += 1;
-                return self.held.push(&mut self.nodes, until, node);
+                self.nodes.at_mut(leader).owed_ns += used;
+                return self.held.push(&mut self.nodes.places, until, node);
             }
             entity.bounds.wake(self.now);
         }
@@ -461,34 +462,21 @@ impl Scheduler {
         let was_deserted = queue.is_deserted();
         queue.join(&mut self.nodes, node);
         self.nr_waiting += 1;
-        self.nodes.at_mut(leader).owed_ns += used;
+        if used > 0 {
+            self.nodes.at_mut(leader).owed_ns += used;
+        }
         self.note_due(node);
         if was_deserted && self.nodes.at(leader).state == State::Asleep {
             self.join_group(leader, quantum);
         }
-        self.note_urgency(node, group);
-    }
-
-    /// The same for a group.
-    fn join_group(&mut self, leader: u32, quantum: u64) {
-        let entity = self.nodes.at_mut(leader);
-        let used = if entity.owed_ns > 0 { self.top.settle(entity, quantum) } else { 0 };
-        if !entity.bounds.is_none() {
-            entity.bounds.charge(used, quantum, self.now);
-            if let Some(until) = entity.bounds.held_until(self.now) {
-                entity.state = State::Held;
-                return self.held.push(&mut self.nodes, until, leader);
-            }
-            entity.bounds.wake(self.now);
+        if self.running.is_some() {
+            self.note_urgency(node, group);
         }
-        self.top.place(entity, quantum);
-        self.top.join(&mut self.nodes, leader);
-        self.note_due(leader);
     }
 
     /// One that was held competes again, if it has not used more meanwhile.
     fn release(&mut self, id: u32) {
-        self.held.remove(&mut self.nodes, id);
+        self.held.remove(&mut self.nodes.places, id);
         let node = self.nodes.at_mut(id);
         node.state = State::Asleep;
         let (owner, group) = (node.owner, node.group);
@@ -497,27 +485,25 @@ impl Scheduler {
             if is_wanted {
                 self.join_group(id, self.quantum_ns());
             }
-        } else if let Some(members) = members(&mut self.groups, group) {
-            members.queue.nr_held = members.queue.nr_held.saturating_sub(1);
+        } else {
             self.join(id, group);
         }
     }
 
     /// What the VM that runs has used is taken into account, for it and its group.
+    #[inline(always)]
     fn settle_running(&mut self) {
-        let Some(Running { node, group, leader, .. }) = self.running else { return };
         let quantum = self.quantum_ns();
+        let Some(Running { node, group, leader, .. }) = self.running else { return };
         let Some(members) = members(&mut self.groups, group) else { return };
         let entity = self.nodes.at_mut(node);
         let used = members.queue.settle(entity, quantum);
         if !entity.bounds.is_none() {
             entity.bounds.charge(used, quantum, self.now);
         }
-        let entity = self.nodes.at_mut(leader);
-        entity.owed_ns += used;
-        let used = self.top.settle(entity, quantum);
-        if !entity.bounds.is_none() {
-            entity.bounds.charge(used, quantum, self.now);
+        self.nodes.at_mut(leader).owed_ns += used;
+        if leader != self.lone {
+            self.settle_group(leader, quantum);
         }
     }
 
@@ -530,27 +516,20 @@ impl Scheduler {
             members.queue.leave(&mut self.nodes, node, State::Asleep);
         } else if let Some(until) = self.nodes.at(node).bounds.held_until(self.now) {
             members.queue.leave(&mut self.nodes, node, State::Held);
-            members.queue.nr_held += 1;
-            self.held.push(&mut self.nodes, until, node);
+            self.held.push(&mut self.nodes.places, until, node);
         } else {
             members.queue.wait(&mut self.nodes, node);
             self.nr_waiting += 1;
-            if !self.nodes.at(node).bounds.is_none() {
-                self.note_due(node);
-            }
+            self.note_due(node);
         }
-        if members_of(&self.groups, group).is_none_or(Queue::is_deserted) {
-            self.top.leave(&mut self.nodes, leader, State::Asleep);
-        } else if let Some(until) = self.nodes.at(leader).bounds.held_until(self.now) {
-            self.top.leave(&mut self.nodes, leader, State::Held);
-            self.held.push(&mut self.nodes, until, leader);
-        } else {
-            self.top.wait(&mut self.nodes, leader);
-            self.note_due(leader);
+        let is_deserted = members_of(&self.groups, group).is_none_or(Queue::is_deserted);
+        if leader != self.lone || is_deserted {
+            self.stop_group(leader, is_deserted);
         }
     }
 
     /// Notes whether a VM that has just come is to run before the one that runs.
+    #[inline(never)]
     fn note_urgency(&mut self, node: u32, group: u32) {
         let Some(running) = self.running else { return };
         let is_earlier = |a: u32, b: u32| is_before(self.nodes.at(a).deadline, self.nodes.at(b).deadline);

@@ -55,10 +55,15 @@ pub struct Pace {
     pub latency: [u32; LATENCY_BUCKETS],
 }
 
-/// Notes a time in a histogram of powers of two of a microsecond.
-pub fn note_latency(histogram: &mut [u32; LATENCY_BUCKETS], ns: u64) {
+/// Where a time is in a histogram of powers of two of a microsecond.
+pub const fn latency_bucket(ns: u64) -> usize {
     let bucket = (u64::BITS - (ns >> 10).leading_zeros()) as usize;
-    if let Some(count) = histogram.get_mut(bucket.min(LATENCY_BUCKETS - 1)) {
+    if bucket < LATENCY_BUCKETS { bucket } else { LATENCY_BUCKETS - 1 }
+}
+
+/// Notes one that belongs there.
+pub fn note_latency(histogram: &mut [u32; LATENCY_BUCKETS], bucket: usize) {
+    if let Some(count) = histogram.get_mut(bucket) {
         *count = count.saturating_add(1);
     }
 }
@@ -149,10 +154,14 @@ impl<H: Hardware> Core<'_, H> {
         Claim { group: Group(group), terms: Terms { shares, reservation_ppm, limit_ppm }, is_new }
     }
 
-    /// On what terms a group competes on this core. Its reservation and its limit are divided evenly among the
-    /// cores, so that together they are what was said.
+    /// On what terms a group competes on this core.
     pub(crate) fn group_terms(&self, group: Group) -> Terms {
-        let terms = self.groups.get(group.0 as usize).copied().unwrap_or(DEFAULT_GROUP_TERMS);
+        self.part_of_core(self.groups.get(group.0 as usize).copied().unwrap_or(DEFAULT_GROUP_TERMS))
+    }
+
+    /// What this core has of a group's reservation and its limit: they are divided evenly among the cores, so that
+    /// together they are what was said.
+    pub(crate) fn part_of_core(&self, terms: ProcessorTerms) -> Terms {
         let ProcessorTerms { shares, reservation_ppm, limit_ppm } = terms;
         let nr_cores = self.seat.nr_cores();
         Terms { shares, reservation_ppm: reservation_ppm.div_ceil(nr_cores), limit_ppm: limit_ppm.div_ceil(nr_cores) }
@@ -168,7 +177,7 @@ mod tests {
         let mut histogram = [0; LATENCY_BUCKETS];
         for (ns, bucket) in [(0, 0), (1023, 0), (1024, 1), (2047, 1), (2048, 2), (1 << 20, 11), (u64::MAX, 15)] {
             let before = histogram[bucket];
-            note_latency(&mut histogram, ns);
+            note_latency(&mut histogram, latency_bucket(ns));
             assert_eq!(histogram[bucket], before + 1, "{ns}");
         }
     }

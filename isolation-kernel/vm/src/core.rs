@@ -1,7 +1,7 @@
 //! One core's instance of the kernel: its event loop.
 
 use crate::ablation::Ablation;
-use crate::account::{Ledger, note_latency};
+use crate::account::{Ledger, latency_bucket, note_latency};
 use crate::classes::{Classes, SUPERVISOR_GROUP};
 use crate::console::{Level, log};
 use crate::cores::{FIRST, Message, Seat};
@@ -52,6 +52,9 @@ const TIMER_MOVES: u32 = 4;
 /// With more timers due than a turn takes, VMs run and frames move for so long before the next ones fire.
 const TIMER_GAP_NS: u64 = 50_000;
 
+/// In so many turns it is looked once if memory is short, while VMs run.
+const MEMORY_PERIOD: u32 = 8;
+
 /// How often a request is tried again for which there is no room.
 const GATE_RETRY_NS: u64 = 10_000_000;
 
@@ -83,6 +86,7 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) groups: Vec<ProcessorTerms>,
     /// Times from waking to running of each group's VMs.
     pub(crate) latency: Vec<[u32; LATENCY_BUCKETS]>,
+    pub(crate) nr_turns: u32,
     pub(crate) is_reclaiming: bool,
     /// Turns in a row in which memory was short and nobody had any to give.
     pub(crate) vain_turns: u32,
@@ -167,7 +171,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         }
         self.fire_timers();
         let has_senders = self.senders.is_waiting() && self.serve_senders(None).unwrap_or(false);
-        let has_work = (self.has_chores() || self.is_short()) && self.do_chores();
+        let has_work = (self.has_chores() || (self.looks_at_memory() && self.is_short())) && self.do_chores();
         self.show_others();
         let now = self.hw.now();
         match self.next_vm(now) {
@@ -178,12 +182,21 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.flush_if_due(self.scheduler.is_empty());
     }
 
+    /// Whether it is looked in this turn if memory is short: in some of them, and before a halt. Who finds none meanwhile
+    /// makes it a chore.
+    #[inline]
+    fn looks_at_memory(&mut self) -> bool {
+        self.nr_turns = self.nr_turns.wrapping_add(1);
+        self.nr_turns.is_multiple_of(MEMORY_PERIOD) || self.scheduler.is_empty()
+    }
+
     /// Whether there is anything for [`Self::do_chores`] but memory to reclaim: one look at many lengths.
     #[inline]
     fn has_chores(&self) -> bool {
         let waiting = self.events.len() | self.replies.len() | self.loading.len() | self.remains.len();
         let waiting = waiting | self.parking.len() | self.embryos.len() | self.starved.len() | self.waiting.len();
-        (waiting | self.swap.waiting() | usize::from(self.is_gate_stalled)) != 0
+        let is_at_memory = self.is_reclaiming || self.vain_turns != 0;
+        (waiting | self.swap.waiting() | usize::from(self.is_gate_stalled) | usize::from(is_at_memory)) != 0
     }
 
     /// What is done between VMs' turns: a bounded piece of everything that there is. Says whether there may be more.
@@ -385,10 +398,11 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     fn note_latency(&mut self, vm: &mut Vm<H>, ns: u64) {
-        note_latency(&mut vm.pace.latency, ns);
+        let bucket = latency_bucket(ns);
+        note_latency(&mut vm.pace.latency, bucket);
         let group = if vm.is_privileged { SUPERVISOR_GROUP } else { self.classes.terms(vm.class).group };
         if let Some(histogram) = self.latency.get_mut(group as usize) {
-            note_latency(histogram, ns);
+            note_latency(histogram, bucket);
         }
     }
 

@@ -152,6 +152,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             classes: Classes::new(),
             groups: alloc::vec![DEFAULT_GROUP_TERMS; MAX_GROUPS as usize],
             latency: alloc::vec![[0; LATENCY_BUCKETS]; MAX_GROUPS as usize],
+            nr_turns: 0,
             is_reclaiming: false,
             vain_turns: 0,
             clock: VecDeque::new(),

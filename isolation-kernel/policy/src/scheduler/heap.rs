@@ -1,6 +1,6 @@
 //! A heap of entities by a time, in which each knows its place: the first is found at once, and any can be taken out.
 
-use super::nodes::{NONE, Nodes};
+use super::nodes::{NONE, Places};
 use alloc::vec::Vec;
 use hal::NoMemory;
 
@@ -35,10 +35,6 @@ impl<const SLOT: usize> Heap<SLOT> {
         self.items.is_empty()
     }
 
-    pub const fn is_alone(&self) -> bool {
-        self.items.len() == 1
-    }
-
     /// The earliest and its time.
     #[inline(always)]
     pub fn first(&self) -> Option<(u64, u32)> {
@@ -52,57 +48,68 @@ impl<const SLOT: usize> Heap<SLOT> {
     }
 
     #[inline]
-    pub fn push(&mut self, nodes: &mut Nodes, key: u64, id: u32) {
+    pub fn push(&mut self, places: &mut Places, key: u64, id: u32) {
         self.items.push((key, id));
         if self.items.len() == 1 {
-            return set_place::<SLOT>(nodes, id, 0);
+            return set_place::<SLOT>(places, id, 0);
         }
-        self.rise(nodes, self.items.len() - 1, (key, id));
+        self.rise(places, self.items.len() - 1, (key, id));
+    }
+
+    /// Takes the earliest out.
+    #[inline(always)]
+    pub fn pop(&mut self, places: &mut Places) -> Option<u32> {
+        let &(_, id) = self.items.first()?;
+        let last = self.items.pop()?;
+        if !self.items.is_empty() {
+            self.sink(places, 0, last);
+        }
+        Some(id)
     }
 
     /// Takes an entity out, if it is in.
     #[inline]
-    pub fn remove(&mut self, nodes: &mut Nodes, id: u32) {
-        let at = place_of::<SLOT>(nodes, id) as usize;
+    pub fn remove(&mut self, places: &mut Places, id: u32) {
+        let at = place_of::<SLOT>(places, id) as usize;
         if self.items.get(at).is_none_or(|&(_, found)| found != id) {
             return;
         }
-        set_place::<SLOT>(nodes, id, NONE);
         let Some(last) = self.items.pop() else { return };
         if at == self.items.len() {
             return;
         }
-        self.fill(nodes, at, last);
+        self.fill(places, at, last);
     }
 
     /// Fills a place that has become free with what was last.
     #[inline(never)]
-    fn fill(&mut self, nodes: &mut Nodes, at: usize, last: (u64, u32)) {
+    fn fill(&mut self, places: &mut Places, at: usize, last: (u64, u32)) {
         let is_above = at > 0 && self.items.get((at - 1) / ARITY).is_some_and(|parent| is_before(last.0, parent.0));
         if is_above {
-            self.rise(nodes, at, last);
+            self.rise(places, at, last);
         } else {
-            self.sink(nodes, at, last);
+            self.sink(places, at, last);
         }
     }
 
     /// Puts an item at a place or above it.
     #[inline(never)]
-    fn rise(&mut self, nodes: &mut Nodes, mut at: usize, item: (u64, u32)) {
+    fn rise(&mut self, places: &mut Places, mut at: usize, item: (u64, u32)) {
         while at > 0 {
             let above = (at - 1) / ARITY;
             let Some(&parent) = self.items.get(above) else { break };
             if !is_before(item.0, parent.0) {
                 break;
             }
-            self.set(nodes, at, parent);
+            self.set(places, at, parent);
             at = above;
         }
-        self.set(nodes, at, item);
+        self.set(places, at, item);
     }
 
     /// Puts an item at a place or below it.
-    fn sink(&mut self, nodes: &mut Nodes, mut at: usize, item: (u64, u32)) {
+    #[inline(never)]
+    fn sink(&mut self, places: &mut Places, mut at: usize, item: (u64, u32)) {
         loop {
             let first = at * ARITY + 1;
             let end = (first + ARITY).min(self.items.len());
@@ -118,38 +125,38 @@ impl<const SLOT: usize> Heap<SLOT> {
                 break;
             }
             let least = *least;
-            self.set(nodes, at, least);
+            self.set(places, at, least);
             at = below;
         }
-        self.set(nodes, at, item);
+        self.set(places, at, item);
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "there are no more entities than numbers for them")]
-    fn set(&mut self, nodes: &mut Nodes, at: usize, item: (u64, u32)) {
+    fn set(&mut self, places: &mut Places, at: usize, item: (u64, u32)) {
         if let Some(place) = self.items.get_mut(at) {
             *place = item;
-            set_place::<SLOT>(nodes, item.1, at as u32);
+            set_place::<SLOT>(places, item.1, at as u32);
         }
     }
 
     /// Whether the order is as it must be, and everybody knows its place.
     #[cfg(test)]
-    pub fn is_sound(&self, nodes: &Nodes) -> bool {
+    pub fn is_sound(&self, places: &Places) -> bool {
         self.items.iter().enumerate().all(|(at, &(key, id))| {
             let is_ordered = at == 0 || !is_before(key, self.items[(at - 1) / ARITY].0);
-            is_ordered && place_of::<SLOT>(nodes, id) as usize == at
+            is_ordered && place_of::<SLOT>(places, id) as usize == at
         })
     }
 }
 
 #[inline(always)]
-fn place_of<const SLOT: usize>(nodes: &Nodes, id: u32) -> u32 {
-    nodes.at(id).places.get(SLOT).copied().unwrap_or(NONE)
+fn place_of<const SLOT: usize>(places: &Places, id: u32) -> u32 {
+    places.get(id as usize).and_then(|places| places.get(SLOT)).copied().unwrap_or(NONE)
 }
 
 #[inline(always)]
-fn set_place<const SLOT: usize>(nodes: &mut Nodes, id: u32, at: u32) {
-    if let Some(place) = nodes.at_mut(id).places.get_mut(SLOT) {
+fn set_place<const SLOT: usize>(places: &mut Places, id: u32, at: u32) {
+    if let Some(place) = places.get_mut(id as usize).and_then(|places| places.get_mut(SLOT)) {
         *place = at;
     }
 }

@@ -3,7 +3,7 @@
 use super::heap::is_before;
 use super::nodes::{NONE, Node, State};
 use super::queue::scaled;
-use super::{Claim, EnqueueError, INDEX_CHUNK, MAX_QUANTUM_NS, Scheduler, members_of};
+use super::{Claim, EnqueueError, INDEX_CHUNK, MAX_QUANTUM_NS, Scheduler, members, members_of};
 use alloc::vec::Vec;
 use hal::NoMemory;
 
@@ -11,10 +11,7 @@ impl Scheduler {
     /// The entity of a VM, which is made if there is none.
     pub(super) fn entity(&mut self, vm: u32, claim: &Claim) -> Result<u32, EnqueueError> {
         let group = claim.group.0;
-        let known = match self.running {
-            Some(running) if running.vm == vm => running.node,
-            _ => self.node_of(vm),
-        };
+        let known = self.entity_of(vm);
         let now = members_of(&self.groups, group).ok_or(EnqueueError::NoGroup)?.clock();
         let node = self.nodes.at_mut(known);
         if node.group == group && known != NONE {
@@ -31,17 +28,29 @@ impl Scheduler {
         let shares = claim.terms.shares.max(1);
         // One that was dropped had waited long enough for all the credit there is.
         let earned = if claim.is_new { 0 } else { scaled(MAX_QUANTUM_NS, shares) };
-        let node = self.nodes.add(Node::new(vm, group, shares, now.wrapping_sub(earned)))?;
-        *self.index_place(vm)? = node;
-        Ok(node)
+        members(&mut self.groups, group).ok_or(EnqueueError::NoGroup)?.queue.admit()?;
+        let node = self.nodes.add(Node::new(vm, group, shares, now.wrapping_sub(earned)));
+        if node.is_err() {
+            self.retire(group);
+        }
+        *self.index_place(vm)? = node?;
+        Ok(node?)
     }
 
     /// Drops an entity.
     pub(super) fn forget(&mut self, vm: u32, node: u32) {
         self.sleep(vm);
+        self.retire(self.nodes.at(node).group);
         self.nodes.release(node);
         if let Ok(place) = self.index_place(vm) {
             *place = NONE;
+        }
+    }
+
+    /// A group has one entity less.
+    fn retire(&mut self, group: u32) {
+        if let Some(members) = members(&mut self.groups, group) {
+            members.queue.forget();
         }
     }
 
@@ -58,6 +67,15 @@ impl Scheduler {
         let is_paid = !is_before(queue.clock(), node.time.wrapping_add(credit)) && node.owed_ns == 0;
         if is_paid && node.bounds.is_settled(self.now) {
             self.forget(node.owner, self.hand);
+        }
+    }
+
+    /// The entity of a VM, most often the one that runs.
+    #[inline(always)]
+    pub(super) fn entity_of(&self, vm: u32) -> u32 {
+        match self.running {
+            Some(running) if running.vm == vm => running.node,
+            _ => self.node_of(vm),
         }
     }
 

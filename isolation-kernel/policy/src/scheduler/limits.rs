@@ -17,8 +17,8 @@ impl Scheduler {
         node.bounds.set(terms, now);
         if node.state == State::Held {
             let until = node.bounds.held_until(now).unwrap_or(now);
-            self.held.remove(&mut self.nodes, id);
-            self.held.push(&mut self.nodes, until, id);
+            self.held.remove(&mut self.nodes.places, id);
+            self.held.push(&mut self.nodes.places, until, id);
         }
         Ok(())
     }
@@ -28,7 +28,7 @@ impl Scheduler {
         let bounds = &self.nodes.at(id).bounds;
         if bounds.reservation_ppm != 0 {
             let at = bounds.due_at;
-            self.due.push(&mut self.nodes, at, id);
+            self.due.push(&mut self.nodes.places, at, id);
         }
     }
 
@@ -49,8 +49,8 @@ impl Scheduler {
             }
             // Its group has had all it may: a limit goes before a reservation.
             let until = self.nodes.at(leader).bounds.held_until(self.now).unwrap_or(self.now);
-            self.due.remove(&mut self.nodes, id);
-            self.due.push(&mut self.nodes, until.max(self.now + 1), id);
+            self.due.remove(&mut self.nodes.places, id);
+            self.due.push(&mut self.nodes.places, until.max(self.now + 1), id);
         }
         None
     }

@@ -57,9 +57,6 @@ pub(super) struct Node {
     pub owner: u32,
     /// Number of the group a VM is in; [`NONE`] for a group.
     pub group: u32,
-    /// Where it is in its queue or among those that are held; and among those with a reservation. For a free place
-    /// the first is the next free one.
-    pub places: [u32; 2],
     pub bounds: Bounds,
     pub state: State,
 }
@@ -72,7 +69,6 @@ impl Node {
         weight: 1,
         owner: NONE,
         group: NONE,
-        places: [NONE; 2],
         bounds: Bounds::NONE,
         state: State::Free,
     };
@@ -83,10 +79,15 @@ impl Node {
     }
 }
 
+/// Where each entity is in its queue or among those that are held; and among those with a reservation. For a free
+/// number the first is the next free one.
+pub(super) type Places = Vec<[u32; 2]>;
+
 /// All entities.
 #[derive(Debug)]
 pub(super) struct Nodes {
     nodes: Vec<Node>,
+    pub places: Places,
     /// First free place.
     free: u32,
     /// What stands at every number at which there is nothing.
@@ -97,7 +98,7 @@ pub(super) struct Nodes {
 
 impl Nodes {
     pub const fn new() -> Self {
-        Self { nodes: Vec::new(), free: NONE, nil: Node::NIL, void: Node::NIL }
+        Self { nodes: Vec::new(), places: Vec::new(), free: NONE, nil: Node::NIL, void: Node::NIL }
     }
 
     /// Places there are.
@@ -122,7 +123,9 @@ impl Nodes {
     pub fn grow(&mut self) -> Result<(), NoMemory> {
         let first = u32::try_from(self.capacity()).map_err(|_| NoMemory)?;
         self.nodes.try_reserve(MORE).map_err(|_| NoMemory)?;
+        self.places.try_reserve(self.nodes.capacity() - self.places.len()).map_err(|_| NoMemory)?;
         self.nodes.resize(self.nodes.capacity(), Node::NIL);
+        self.places.resize(self.nodes.len(), [NONE; 2]);
         let last = u32::try_from(self.capacity()).map_err(|_| NoMemory)?;
         for id in (first..last).rev() {
             self.release(id);
@@ -135,14 +138,18 @@ impl Nodes {
             self.grow()?;
         }
         let id = self.free;
-        let [next, _] = self.at(id).places;
-        self.free = next;
+        if let Some(places) = self.places.get_mut(id as usize) {
+            [self.free, _] = core::mem::replace(places, [NONE; 2]);
+        }
         *self.at_mut(id) = node;
         Ok(id)
     }
 
     pub fn release(&mut self, id: u32) {
-        *self.at_mut(id) = Node { places: [self.free, NONE], ..Node::NIL };
-        self.free = id;
+        *self.at_mut(id) = Node::NIL;
+        if let Some(places) = self.places.get_mut(id as usize) {
+            *places = [self.free, NONE];
+            self.free = id;
+        }
     }
 }

@@ -31,11 +31,11 @@ pub(super) struct Queue {
     ready: Heap<0>,
     /// Those that are, by their own virtual time.
     ahead: Heap<0>,
+    /// How many entities there are, those that sleep included: there is room for all of them.
+    nr_known: usize,
     /// How many compete, one that runs included, and their weight.
     nr: usize,
     weight: u64,
-    /// How many are held, for whom room is kept.
-    pub nr_held: usize,
     now: u64,
     /// The latest that virtual time has been. Those that come are placed by it: it goes back when one comes with credit,
     /// and the next ones would get ever more.
@@ -44,7 +44,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub const fn new() -> Self {
-        Self { ready: Heap::new(), ahead: Heap::new(), nr: 0, weight: 0, nr_held: 0, now: 0, clock: 0 }
+        Self { ready: Heap::new(), ahead: Heap::new(), nr_known: 0, nr: 0, weight: 0, now: 0, clock: 0 }
     }
 
     /// Whether nobody competes.
@@ -52,25 +52,28 @@ impl Queue {
         self.nr == 0
     }
 
-    /// Whether nobody competes or is held.
-    pub const fn is_empty(&self) -> bool {
-        self.nr + self.nr_held == 0
-    }
-
     /// The time by which those that come are placed.
     pub const fn clock(&self) -> u64 {
         self.clock
     }
 
-    /// Makes room for so many, so that `join` does not allocate.
-    pub fn reserve(&mut self, nr: usize) -> Result<(), NoMemory> {
-        self.ready.reserve(nr)?;
-        self.ahead.reserve(nr)
+    /// Whether one alone competes.
+    pub const fn is_alone(&self) -> bool {
+        self.nr == 1
     }
 
-    /// Makes room for one more.
-    pub fn reserve_one(&mut self) -> Result<(), NoMemory> {
-        self.reserve(self.nr + self.nr_held + 1)
+    /// Makes room for one more entity, so that `join` does not allocate. It stays until [`Self::forget`].
+    pub fn admit(&mut self) -> Result<(), NoMemory> {
+        let nr = self.nr_known + 1;
+        self.ready.reserve(nr)?;
+        self.ahead.reserve(nr)?;
+        self.nr_known = nr;
+        Ok(())
+    }
+
+    /// An entity is no more.
+    pub const fn forget(&mut self) {
+        self.nr_known = self.nr_known.saturating_sub(1);
     }
 
     /// Moves virtual time on: somebody has used so much.
@@ -132,17 +135,20 @@ impl Queue {
     /// credit, or one quantum of debt. Its first request is a short one, so its turn comes soon; the next is one of a quantum.
     #[inline(always)]
     pub fn place(&self, node: &mut Node, quantum_ns: u64) {
+        let request = scaled(PREEMPT_NS, node.weight);
         // Where nobody competes nothing is owed to anybody.
-        let credit = if self.is_deserted() { 0 } else { scaled(2 * PREEMPT_NS, node.weight) };
+        let credit = if self.is_deserted() { 0 } else { 2 * request };
         let earliest = self.clock.wrapping_sub(credit);
-        // A turn is no longer, but for time that the host has taken away.
-        let latest = self.clock.wrapping_add(scaled(quantum_ns, node.weight));
         if is_before(node.time, earliest) {
             node.time = earliest;
-        } else if is_before(latest, node.time) {
-            node.time = latest;
+        } else if is_before(self.clock, node.time) {
+            // A turn is no longer, but for time that the host has taken away.
+            let latest = self.clock.wrapping_add(scaled(quantum_ns, node.weight));
+            if is_before(latest, node.time) {
+                node.time = latest;
+            }
         }
-        node.deadline = node.time.wrapping_add(scaled(PREEMPT_NS, node.weight));
+        node.deadline = node.time.wrapping_add(request);
     }
 
     /// An entity begins to compete; it waits. There is room for it.
@@ -163,7 +169,9 @@ impl Queue {
     /// An entity that competes ceases to, and becomes what `state` says.
     #[inline(always)]
     pub fn leave(&mut self, nodes: &mut Nodes, id: u32, state: State) {
-        self.unlink(nodes, id);
+        if nodes.at(id).state != State::Running {
+            self.unlink(nodes, id);
+        }
         let node = nodes.at_mut(id);
         node.state = state;
         self.nr = self.nr.saturating_sub(1);
@@ -178,15 +186,15 @@ impl Queue {
         if is_before(self.now, node.time) {
             node.state = State::Ahead;
             let key = node.time;
-            self.ahead.push(nodes, key, id);
+            self.ahead.push(&mut nodes.places, key, id);
         } else {
             node.state = State::Ready;
             let key = node.deadline;
-            self.ready.push(nodes, key, id);
+            self.ready.push(&mut nodes.places, key, id);
         }
     }
 
-    /// One that waits runs.
+    /// One that waits runs, before its turn.
     pub fn run(&mut self, nodes: &mut Nodes, id: u32) {
         self.unlink(nodes, id);
         nodes.at_mut(id).state = State::Running;
@@ -194,26 +202,38 @@ impl Queue {
 
     fn unlink(&mut self, nodes: &mut Nodes, id: u32) {
         match nodes.at(id).state {
-            State::Ready => self.ready.remove(nodes, id),
-            State::Ahead => self.ahead.remove(nodes, id),
+            State::Ready => self.ready.remove(&mut nodes.places, id),
+            State::Ahead => self.ahead.remove(&mut nodes.places, id),
             _ => {}
         }
     }
 
-    /// Who is next.
-    pub fn next(&mut self, nodes: &mut Nodes) -> Option<u32> {
-        let Some((time, id)) = self.ahead.first() else { return self.ready.first().map(|(_, id)| id) };
+    /// Takes the one that is next, which runs.
+    #[inline(always)]
+    pub fn take_next(&mut self, nodes: &mut Nodes) -> Option<u32> {
+        let id = match self.ahead.first() {
+            None => self.ready.pop(&mut nodes.places)?,
+            Some((time, _)) => self.take_among_ahead(nodes, time)?,
+        };
+        nodes.at_mut(id).state = State::Running;
+        Some(id)
+    }
+
+    /// The same where some are ahead, the first of them by this time.
+    fn take_among_ahead(&mut self, nodes: &mut Nodes, time: u64) -> Option<u32> {
         if self.ready.is_empty() {
             if is_before(self.now, time) {
                 self.now = time;
                 self.note_clock();
             }
-            if self.ahead.is_alone() {
-                return Some(id);
+            let first = self.ahead.pop(&mut nodes.places)?;
+            if self.ahead.first().is_none_or(|(time, _)| is_before(self.now, time)) {
+                return Some(first);
             }
+            self.admit_ready(nodes, first);
         }
         self.make_ready(nodes);
-        self.ready.first().map(|(_, id)| id)
+        self.ready.pop(&mut nodes.places)
     }
 
     /// One of those whose turn comes late, another for each `n`.
@@ -224,13 +244,22 @@ impl Queue {
     /// Those that virtual time has come up with are ahead no more.
     fn make_ready(&mut self, nodes: &mut Nodes) {
         for _ in 0..BATCH {
-            let Some((time, id)) = self.ahead.first() else { return };
-            if is_before(self.now, time) {
-                return;
+            match self.ahead.first() {
+                Some((time, id)) if !is_before(self.now, time) => {
+                    self.ahead.pop(&mut nodes.places);
+                    self.admit_ready(nodes, id);
+                }
+                _ => return,
             }
-            self.ahead.remove(nodes, id);
-            self.wait(nodes, id);
         }
+    }
+
+    /// One that was ahead is so no more.
+    fn admit_ready(&mut self, nodes: &mut Nodes, id: u32) {
+        let node = nodes.at_mut(id);
+        node.state = State::Ready;
+        let deadline = node.deadline;
+        self.ready.push(&mut nodes.places, deadline, id);
     }
 
     /// Gives an entity another weight. It keeps its lag and its request, in nanoseconds.
@@ -275,6 +304,6 @@ impl Queue {
     /// Whether the heaps are as they must be.
     #[cfg(test)]
     pub fn is_sound(&self, nodes: &Nodes) -> bool {
-        self.ready.is_sound(nodes) && self.ahead.is_sound(nodes)
+        self.ready.is_sound(&nodes.places) && self.ahead.is_sound(&nodes.places)
     }
 }

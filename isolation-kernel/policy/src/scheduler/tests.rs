@@ -163,9 +163,31 @@ fn groups_share_by_weight_however_many_are_in_them() {
         first += if vm == 0 { ran } else { 0 };
     }
     assert!((first * 4).abs_diff(all * 3) <= 16 * MAX_QUANTUM_NS, "{first} of {all}");
-    assert!(!scheduler.remove_group(Group(1)));
-    scheduler.remove(0);
-    assert!(scheduler.remove_group(Group(1)));
+}
+
+#[test]
+fn a_group_that_was_alone_neither_gains_nor_loses_by_it() {
+    let mut scheduler = scheduler();
+    scheduler.set_group(Group(1), &Terms::shares(1)).unwrap();
+    let of = |vm: u32| Claim { group: Group(vm % 2), terms: Terms::shares(1), is_new: true };
+    for vm in [0, 2, 4] {
+        scheduler.enqueue(vm, &of(vm)).unwrap();
+    }
+    for alone in [3, 500, 3000] {
+        for _ in 0..alone {
+            turn(&mut scheduler, u64::MAX, of);
+        }
+        assert_ne!(scheduler.lone, super::NONE);
+        scheduler.enqueue(1, &of(1)).unwrap();
+        let mut got = [0, 0];
+        for _ in 0..200 {
+            let (vm, ran) = turn(&mut scheduler, u64::MAX, of);
+            got[vm as usize % 2] += ran;
+            assert_eq!(scheduler.lone, super::NONE);
+        }
+        assert!(got[0].abs_diff(got[1]) <= 2 * MAX_QUANTUM_NS, "{got:?} after {alone} turns alone");
+        scheduler.sleep(1);
+    }
 }
 
 proptest! {
@@ -174,16 +196,26 @@ proptest! {
         steps in prop::collection::vec((0_u8..8, 0_u32..24, 1_u32..=u32::MAX, 1_u64..4_000_000), 1..400),
     ) {
         let mut scheduler = scheduler();
+        for group in 1..3 {
+            scheduler.set_group(Group(group), &Terms::shares(group * 5)).unwrap();
+        }
+        // Most are in one group, which is then often alone.
+        let of = |vm: u32, shares| Claim { group: Group((vm % 8).saturating_sub(5)), ..claim(shares) };
         for (what, vm, shares, ns) in steps {
             match what {
-                0..=2 => scheduler.enqueue(vm, &claim(shares)).unwrap(),
+                0..=2 => scheduler.enqueue(vm, &of(vm, shares)).unwrap(),
                 3 => scheduler.sleep(vm),
                 4 => scheduler.remove(vm),
-                5 => scheduler.set_shares(vm, shares),
+                5 => scheduler.set_group(Group(shares % 3), &Terms::shares(shares)).unwrap(),
                 _ => if let Some(vm) = scheduler.pick(Nanos(0)) { scheduler.charge(vm, ns) },
             }
-            prop_assert!(scheduler.groups[0].as_ref().unwrap().queue.is_sound(&scheduler.nodes));
+            for members in scheduler.groups.iter().flatten() {
+                prop_assert!(members.queue.is_sound(&scheduler.nodes));
+                let is_competing = scheduler.nodes.at(members.node).state.is_competing();
+                prop_assert_eq!(is_competing, !members.queue.is_deserted());
+            }
             prop_assert!(scheduler.top.is_sound(&scheduler.nodes));
+            prop_assert!(scheduler.lone == super::NONE || scheduler.top.is_alone());
             let nodes = (0..24).map(|vm| scheduler.nodes.at(scheduler.node_of(vm)).state);
             prop_assert_eq!(scheduler.len(), nodes.filter(|state| state.is_waiting()).count());
         }
