@@ -125,6 +125,18 @@ pub struct ProcessorTerms {
     pub limit_ppm: u32,
 }
 
+impl ProcessorTerms {
+    /// Whether the reservation fits the limit.
+    #[must_use]
+    pub const fn is_possible(&self) -> bool {
+        fits_limit(self.reservation_ppm, self.limit_ppm)
+    }
+}
+
+const fn fits_limit(reservation_ppm: u32, limit_ppm: u32) -> bool {
+    limit_ppm == 0 || reservation_ppm <= limit_ppm
+}
+
 /// On what terms VMs share the machine; all VMs of a class have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassTerms {
@@ -141,6 +153,12 @@ pub struct ClassTerms {
 }
 
 impl ClassTerms {
+    /// Whether the reservation fits the limit.
+    #[must_use]
+    pub const fn is_possible(&self) -> bool {
+        fits_limit(self.reservation_ppm, self.limit_ppm)
+    }
+
     /// The terms of class 0: in the group of VMs of which nothing is said, with neither reservation nor limits.
     pub const DEFAULT: Self = Self { group: 1, reservation_ppm: 0, limit_ppm: 0, frames_per_s: 0, bytes_per_s: 0 };
 }

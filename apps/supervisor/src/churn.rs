@@ -128,22 +128,17 @@ pub async fn churn<M: Machine>(office: &Rc<Office<M>>, vms: Range<u32>) -> Resul
     let spare = office.spare.get().ok_or("churn: there is no service to take an image from")?;
     let result = run(office, spare, vms.clone()).await;
     if result.is_err() {
-        // Those that are not there are refused, as is right.
-        crowd::each(office, [vms.clone()], |vm| Operation::Stop { vm }).await;
-        crowd::each(office, [vms], |vm| Operation::Destroy { vm }).await;
+        crowd::clear(office, vms).await;
     }
     result
 }
 
 async fn run<M: Machine>(office: &Rc<Office<M>>, spare: Spare, vms: Range<u32>) -> Result<String, String> {
-    let Spare { image, memory_pages, minimum_pages, shares } = spare;
-    let create =
-        move |vm| Operation::Create { vm, image, memory_pages, minimum_pages, shares, class: 0, arguments: "" };
     let start = |vm| Operation::Start { vm };
     let mut report = Object::default().number("first", vms.start).number("count", vms.end - vms.start);
     rest(office).await?;
 
-    report = step(report, "create", office, &vms, create).await?;
+    report = step(report, "create", office, &vms, move |vm| spare.create(vm)).await?;
     report = step(report, "start", office, &vms, start).await?;
     let started = used(office, vms.clone(), false).await?;
     report = guests(report, "start", Used::default(), started);

@@ -110,6 +110,15 @@ pub struct Spare {
     pub shares: u32,
 }
 
+impl Spare {
+    /// What creates one.
+    #[must_use]
+    pub const fn create(self, vm: u32) -> Operation<'static> {
+        let Self { image, memory_pages, minimum_pages, shares } = self;
+        Operation::Create { vm, image, memory_pages, minimum_pages, shares, class: 0, arguments: "" }
+    }
+}
+
 /// VMs that wait to be created: service by service, each with its image.
 struct Queue {
     services: Vec<(Rc<Service>, u32)>,

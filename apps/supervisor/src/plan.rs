@@ -214,14 +214,8 @@ impl Classes {
     }
 }
 
-/// Whether a reservation fits its limit.
-const fn fits(reservation_ppm: u32, limit_ppm: u32) -> bool {
-    limit_ppm == 0 || reservation_ppm <= limit_ppm
-}
-
 fn check_group(group: &GroupPlan<'_>) -> Result<Group, PlanError> {
-    let ProcessorTerms { shares, reservation_ppm, limit_ppm } = group.processor;
-    if shares == 0 || !fits(reservation_ppm, limit_ppm) {
+    if group.processor.shares == 0 || !group.processor.is_possible() {
         return Err(PlanError::BadGroup(group.name.into()));
     }
     Ok(Group { name: group.name.into(), processor: group.processor })
@@ -244,7 +238,7 @@ fn check(
         ("minimum_pages", service.minimum_pages <= service.memory_pages),
         ("shares", service.shares > 0),
         ("group", (ClassTerms::DEFAULT.group..FIRST_PLANNED_GROUP + nr_groups).contains(&service.terms.group)),
-        ("reservation", fits(service.terms.reservation_ppm, service.terms.limit_ppm)),
+        ("reservation", service.terms.is_possible()),
         ("arguments", service.arguments.len() <= MAX_ARGUMENT_BYTES),
     ];
     if let Some((field, _)) = limits.into_iter().find(|(_, holds)| !holds) {

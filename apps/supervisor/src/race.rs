@@ -4,10 +4,10 @@
 //!
 //! Looking takes time itself, so each VM has its own seconds.
 
-use crate::crowd::IN_FLIGHT;
+use crate::crowd;
 use crate::json::Object;
 use crate::{Machine, Office};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -82,31 +82,22 @@ impl Sums {
 
 /// Looks at every VM of a range, in order.
 async fn look<M: Machine>(office: &Rc<Office<M>>, vms: Range<u32>) -> Result<Vec<Look>, String> {
-    let left: Rc<RefCell<VecDeque<u32>>> = Rc::new(RefCell::new(vms.clone().collect()));
-    let found = Rc::new(RefCell::new(alloc::vec![Look::default(); vms.len()]));
-    let workers: Vec<_> = (0..IN_FLIGHT.min(vms.end - vms.start))
-        .map(|_| {
-            let (office, left, found, first) = (office.clone(), left.clone(), found.clone(), vms.start);
-            libos::task::spawn(async move {
-                loop {
-                    let next = left.borrow_mut().pop_front();
-                    let Some(vm) = next else { return Ok(()) };
-                    match office.machine.call(Operation::Inspect { vm }).await {
-                        Ok(Answer::Vm(status)) => {
-                            found.borrow_mut()[(vm - first) as usize] = Look::new(Instant::now(), &status);
-                        }
-                        Ok(_) => return Err("race: unexpected answer".into()),
-                        Err(e) => return Err(format!("race: vm {vm}: {e}")),
-                    }
-                }
-            })
-        })
-        .collect();
-    for worker in workers {
-        let ended: Result<(), String> = worker.await;
-        ended?;
-    }
-    Ok(found.take())
+    let first = vms.start;
+    let found = Rc::new(RefCell::new((alloc::vec![Look::default(); vms.len()], None)));
+    let kept = found.clone();
+    let note = move |vm: u32, answer| {
+        let (looks, problem) = &mut *kept.borrow_mut();
+        match answer {
+            Ok(Answer::Vm(status)) => looks[(vm - first) as usize] = Look::new(Instant::now(), &status),
+            Ok(_) => *problem = Some("race: unexpected answer".into()),
+            Err(e) => {
+                problem.get_or_insert_with(|| format!("race: vm {vm}: {e}"));
+            }
+        }
+    };
+    crowd::ask(office, [vms], |vm| Operation::Inspect { vm }, note).await;
+    let (looks, problem) = found.take();
+    problem.map_or(Ok(looks), Err)
 }
 
 /// Does it. Returns what to print.

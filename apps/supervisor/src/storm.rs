@@ -25,9 +25,7 @@ pub async fn storm<M: Machine>(office: &Rc<Office<M>>, vms: Range<u32>, seconds:
     let (mut rounds, mut created) = (0u64, 0u64);
     while Instant::now() < end {
         if let Err(problem) = round(office, spare, &vms).await {
-            // Those that are not there are refused, as is right.
-            crowd::each(office, [vms.clone()], |vm| Operation::Stop { vm }).await;
-            crowd::each(office, [vms], |vm| Operation::Destroy { vm }).await;
+            crowd::clear(office, vms).await;
             return Err(problem);
         }
         rounds += 1;
@@ -38,10 +36,7 @@ pub async fn storm<M: Machine>(office: &Rc<Office<M>>, vms: Range<u32>, seconds:
 }
 
 async fn round<M: Machine>(office: &Rc<Office<M>>, spare: Spare, vms: &Range<u32>) -> Result<(), String> {
-    let Spare { image, memory_pages, minimum_pages, shares } = spare;
-    let create =
-        move |vm| Operation::Create { vm, image, memory_pages, minimum_pages, shares, class: 0, arguments: "" };
-    all_done("created", crowd::each(office, [vms.clone()], create).await)?;
+    all_done("created", crowd::each(office, [vms.clone()], move |vm| spare.create(vm)).await)?;
     all_done("started", crowd::each(office, [vms.clone()], |vm| Operation::Start { vm }).await)?;
     all_done("stopped", crowd::each(office, [vms.clone()], |vm| Operation::Stop { vm }).await)?;
     all_done("destroyed", crowd::each(office, [vms.clone()], |vm| Operation::Destroy { vm }).await)

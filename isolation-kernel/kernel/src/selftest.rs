@@ -52,33 +52,42 @@ fn terms() -> Terms {
     *TERMS.lock()
 }
 
+/// What is checked before all else.
+const BEFORE: [Check; 1] = [("processors", processors::all)];
+
+/// What holds on the first core, and on each other.
+const EVERYWHERE: [Check; 15] = [
+    ("pages", memory::pages),
+    ("mappings", memory::mappings),
+    ("accesses", memory::accesses),
+    ("shared tables", tables::shared),
+    ("virtual instructions", exits::instructions),
+    ("page faults", exits::page_faults),
+    ("exceptions", exits::exceptions),
+    ("flags", exits::flags),
+    ("bad state", exits::bad_state),
+    ("alarm", exits::alarm),
+    ("vector registers", switches::vector),
+    ("segments", switches::segments),
+    ("disk refusals", disk::refusals),
+    ("disk transfers", disk::transfers),
+    ("disk queue", disk::full_queue),
+];
+
+/// What only the first core can show.
+const AFTER: [Check; 4] = [
+    ("exhaustion", memory::exhaustion),
+    ("disk interrupts", disk::interrupts),
+    ("network", network::questions),
+    // The last, as the other processors have a machine of their own from then on.
+    ("cores", cores::all),
+];
+
 /// Runs all checks and powers off.
 pub fn run(machine: &mut Machine, terms: Terms) -> ! {
     *TERMS.lock() = terms;
-    let checks: [Check; 20] = [
-        ("processors", processors::all),
-        ("pages", memory::pages),
-        ("mappings", memory::mappings),
-        ("accesses", memory::accesses),
-        ("shared tables", tables::shared),
-        ("exhaustion", memory::exhaustion),
-        ("virtual instructions", exits::instructions),
-        ("page faults", exits::page_faults),
-        ("exceptions", exits::exceptions),
-        ("flags", exits::flags),
-        ("bad state", exits::bad_state),
-        ("alarm", exits::alarm),
-        ("vector registers", switches::vector),
-        ("segments", switches::segments),
-        ("disk refusals", disk::refusals),
-        ("disk transfers", disk::transfers),
-        ("disk queue", disk::full_queue),
-        ("disk interrupts", disk::interrupts),
-        ("network", network::questions),
-        // The last, as the other processors have a machine of their own from then on.
-        ("cores", cores::all),
-    ];
-    let nr_checks = checks.len();
+    let checks = BEFORE.iter().chain(&EVERYWHERE).chain(&AFTER);
+    let nr_checks = checks.clone().count();
     for (name, check) in checks {
         debug!("selftest: {name}");
         if let Err(what) = check(machine) {

@@ -55,9 +55,8 @@ impl Classes {
     /// `BadArgument` for numbers out of range or terms that cannot be, `BadState` for a class that VMs have, or
     /// `NoMemory`.
     pub fn define(&mut self, class: u32, terms: ClassTerms) -> Result<(), GateError> {
-        let ClassTerms { group, reservation_ppm, limit_ppm, .. } = terms;
-        let is_group = group < MAX_GROUPS && group != SUPERVISOR_GROUP;
-        if class == 0 || class >= MAX_CLASSES || !is_group || !is_possible(reservation_ppm, limit_ppm) {
+        let is_group = terms.group < MAX_GROUPS && terms.group != SUPERVISOR_GROUP;
+        if class == 0 || class >= MAX_CLASSES || !is_group || !terms.is_possible() {
             return Err(GateError::BadArgument);
         }
         let at = class as usize;
@@ -87,11 +86,6 @@ impl Classes {
             class.nr_vms = class.nr_vms.saturating_sub(1);
         }
     }
-}
-
-/// Whether a reservation fits its limit.
-pub const fn is_possible(reservation_ppm: u32, limit_ppm: u32) -> bool {
-    limit_ppm == 0 || reservation_ppm <= limit_ppm
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::{Exit, Frame, Hardware, Nanos, Page};
 use policy::bucket::Bucket;
-use policy::gatekeeper::Timekeeper;
+use policy::gatekeeper::{Gatekeeper, Timekeeper};
 use policy::reclaim::Watermarks;
 use policy::scheduler::{MAX_QUANTUM_NS, Scheduler};
 use rand_chacha::ChaCha20Rng;
@@ -76,8 +76,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) swap: Swap,
     pub(crate) packer: Packer,
     pub(crate) marks: Watermarks,
-    /// Pages that can be promised to VMs, on all cores.
-    pub(crate) usable_pages: u64,
+    /// Of all cores' pages.
+    pub(crate) gatekeeper: Gatekeeper,
     /// Time of this core that is promised.
     pub(crate) timekeeper: Timekeeper,
     pub(crate) total_shares: u64,

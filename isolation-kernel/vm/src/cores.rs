@@ -75,7 +75,7 @@ pub enum Order {
     /// A VM, about which everything was checked.
     Create(Box<PendingCreate>),
     /// Something with a VM.
-    Vm(Operation<'static>),
+    Vm { vm: u32, operation: Operation<'static> },
     /// Its part of the machine's status.
     Figures,
 }
@@ -480,9 +480,9 @@ impl<H: Hardware> Seat<H> {
         firsts.all(|first| first == 0 || first > place)
     }
 
-    /// Promises pages to a VM, if all promises together stay within `usable`.
-    pub fn promise(&self, usable: u64, pages: u64) -> bool {
-        let promise = |promised| Gatekeeper::with(usable, promised).admit(pages).ok().and(promised.checked_add(pages));
+    /// Promises pages to a VM, if the gatekeeper admits it.
+    pub fn promise(&self, gatekeeper: Gatekeeper, pages: u64) -> bool {
+        let promise = |promised| gatekeeper.admit(promised, pages).ok();
         self.board.promised_pages.fetch_update(Ordering::AcqRel, Ordering::Acquire, promise).is_ok()
     }
 

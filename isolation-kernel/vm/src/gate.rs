@@ -1,7 +1,6 @@
 //! The supervisor's operations. Requests are copied out of the ring, decoded, checked, then performed; what
 //! takes long becomes a job that advances a little each turn.
 
-use crate::classes::is_possible;
 use crate::console::{Level, log};
 use crate::core::{Core, SUPERVISOR};
 use crate::cores;
@@ -275,21 +274,17 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     /// Says how a group competes for the processors.
     pub(crate) fn set_group(&mut self, group: u32, processor: ProcessorTerms) -> Result<(), GateError> {
-        let ProcessorTerms { reservation_ppm, limit_ppm, .. } = processor;
+        let part = self.part_of_core(processor);
         let place = self.groups.get_mut(group as usize).ok_or(GateError::BadArgument)?;
-        if processor.shares == 0 || !is_possible(reservation_ppm, limit_ppm) {
+        if processor.shares == 0 || !processor.is_possible() {
             return Err(GateError::BadArgument);
         }
-        let promised = {
-            let nr_cores = self.seat.nr_cores();
-            self.timekeeper.set_group(group, reservation_ppm.div_ceil(nr_cores), limit_ppm.div_ceil(nr_cores))
-        };
+        let promised = self.timekeeper.set_group(group, part.reservation_ppm, part.limit_ppm);
         promised.map_err(|_| GateError::NoProcessor)?;
         *place = processor;
         let group = Group(group);
         if self.scheduler.has_group(group) {
-            let terms = self.group_terms(group);
-            self.scheduler.set_group(group, &terms).map_err(|_| GateError::NoMemory)?;
+            self.scheduler.set_group(group, &part).map_err(|_| GateError::NoMemory)?;
         }
         Ok(())
     }
@@ -377,7 +372,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         if number == SUPERVISOR || is_taken || is_coming(number) {
             return Err(GateError::VmExists);
         }
-        if u64::from(minimum_pages) > self.usable_pages {
+        if !self.gatekeeper.can_ever(u64::from(minimum_pages)) {
             return Err(GateError::NoMemory);
         }
         let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(birth.class);

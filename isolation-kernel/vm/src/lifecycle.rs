@@ -160,7 +160,7 @@ impl<H: Hardware> Core<'_, H> {
         if self.hw.free_pages() < self.marks.minimum || self.timekeeper.admit(group, reservation_ppm).is_err() {
             return false;
         }
-        if !self.seat.promise(self.usable_pages, u64::from(vm.minimum_pages)) {
+        if !self.seat.promise(self.gatekeeper, u64::from(vm.minimum_pages)) {
             self.timekeeper.release(group, reservation_ppm);
             return false;
         }

@@ -5,7 +5,7 @@
 //! processor and has nothing on disk or on its way there, as each core has a part of the disk of its own.
 
 use crate::core::{Core, SUPERVISOR};
-use crate::cores::{FIRST, Message};
+use crate::cores::{FIRST, MAX_CORES, Message};
 use crate::network::Out;
 use crate::network::receive::Origin;
 use crate::network::transmit::Waits;
@@ -60,7 +60,7 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Tells all other cores something.
     pub(crate) fn tell_all(&mut self, message: impl Fn() -> Message<H>) {
-        let others: heapless::Vec<u32, 64> = self.seat.others().collect();
+        let others: heapless::Vec<u32, { MAX_CORES as usize }> = self.seat.others().collect();
         for core in others {
             self.seat.send(&mut self.hw, core, message());
         }

@@ -11,7 +11,6 @@ use crate::park::NotNow;
 use crate::status::{add, stub_status};
 use crate::vm::{Sleeper, State, Vm};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use hal::{Hardware, NoMemory};
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::{Answer, GateError, MachineStatus, Operation, Tier};
@@ -49,7 +48,7 @@ impl<H: Hardware> Core<'_, H> {
         }
         let home = self.whereabouts(vm);
         if home != self.seat.core() {
-            return self.order(home, ticket, Order::Vm(operation));
+            return self.order(home, ticket, Order::Vm { vm, operation });
         }
         let (result, gone) = self.carry_out(operation);
         if let Some(gone) = gone {
@@ -105,10 +104,11 @@ impl<H: Hardware> Core<'_, H> {
                 let gone = result.is_err().then(|| gone(&birth));
                 (result, gone)
             }
-            Order::Vm(operation) => {
-                let home = subject(&operation).map_or(self.seat.core(), |vm| self.whereabouts(vm));
+            Order::Vm { vm, operation } => {
+                let home = self.whereabouts(vm);
                 if home != self.seat.core() {
-                    return self.seat.send(&mut self.hw, home, Message::Order { ticket, order: Order::Vm(operation) });
+                    let order = Order::Vm { vm, operation };
+                    return self.seat.send(&mut self.hw, home, Message::Order { ticket, order });
                 }
                 self.carry_out(operation)
             }
@@ -141,18 +141,16 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Asks all cores for their part of the machine's status.
     pub(crate) fn ask_figures(&mut self, ticket: u64) -> Outcome<'static> {
-        let others: Vec<u32> = self.seat.others().collect();
-        if others.is_empty() {
+        let missing = self.seat.others().count();
+        if missing == 0 {
             return Outcome::Done(Ok(Answer::Machine(self.machine_status())));
         }
         if self.gatherings.len() >= MAX_GATHERINGS {
             self.is_gate_stalled = true;
             return Outcome::NotNow;
         }
-        self.gatherings.push(Gathering { ticket, missing: others.len(), sum: Box::new(self.machine_status()) });
-        for core in others {
-            self.seat.send(&mut self.hw, core, Message::Order { ticket, order: Order::Figures });
-        }
+        self.gatherings.push(Gathering { ticket, missing, sum: Box::new(self.machine_status()) });
+        self.tell_all(|| Message::Order { ticket, order: Order::Figures });
         Outcome::Later
     }
 
@@ -312,19 +310,6 @@ const fn without_text(operation: &Operation<'_>) -> Option<Operation<'static>> {
         Operation::Destroy { vm } => Some(Operation::Destroy { vm }),
         Operation::Park { vm, tier } => Some(Operation::Park { vm, tier }),
         Operation::Inspect { vm } => Some(Operation::Inspect { vm }),
-        _ => None,
-    }
-}
-
-/// The VM that an operation is about.
-const fn subject(operation: &Operation<'_>) -> Option<u32> {
-    match *operation {
-        Operation::Start { vm }
-        | Operation::Pause { vm }
-        | Operation::Stop { vm }
-        | Operation::Destroy { vm }
-        | Operation::Park { vm, .. }
-        | Operation::Inspect { vm } => Some(vm),
         _ => None,
     }
 }

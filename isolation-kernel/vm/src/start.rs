@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use hal::{Hardware, Nanos, NoMemory};
 use policy::bucket::Bucket;
-use policy::gatekeeper::Timekeeper;
+use policy::gatekeeper::{Gatekeeper, Timekeeper};
 use policy::reclaim::Watermarks;
 use policy::scheduler::Scheduler;
 use rand_chacha::ChaCha20Rng;
@@ -146,7 +146,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             swap,
             packer: Packer::new(),
             marks,
-            usable_pages: pages.saturating_sub(marks.high),
+            gatekeeper: Gatekeeper::new(pages.saturating_sub(marks.high)),
             timekeeper: Timekeeper::new(1, MAX_GROUPS),
             total_shares: 0,
             classes: Classes::new(),

@@ -2,7 +2,7 @@
 
 use super::sandbox::{Sandbox, patterned};
 use super::team::{LATE, Shared, Team};
-use super::{Check, Outcome, check, disk, exits, memory, switches, tables};
+use super::{EVERYWHERE, Outcome, check, disk};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -11,25 +11,6 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use hal::{Cores, Disk, DiskRequest, Exit, PAGE_SIZE, Page, Pages, Processor, Transfer};
 use log::{debug, info};
 use machine::Machine;
-
-/// What holds on the first core must hold on each.
-const EVERYWHERE: [Check; 15] = [
-    ("pages", memory::pages),
-    ("mappings", memory::mappings),
-    ("accesses", memory::accesses),
-    ("shared tables", tables::shared),
-    ("virtual instructions", exits::instructions),
-    ("page faults", exits::page_faults),
-    ("exceptions", exits::exceptions),
-    ("flags", exits::flags),
-    ("bad state", exits::bad_state),
-    ("alarm", exits::alarm),
-    ("vector registers", switches::vector),
-    ("segments", switches::segments),
-    ("disk refusals", disk::refusals),
-    ("disk transfers", disk::transfers),
-    ("disk queue", disk::full_queue),
-];
 
 /// All of it.
 pub fn all(machine: &mut Machine) -> Outcome {
