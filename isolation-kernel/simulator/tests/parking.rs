@@ -106,6 +106,21 @@ fn a_parked_vm_takes_next_to_no_memory() {
 }
 
 #[test]
+fn all_packs_of_a_vm_stay_in_line_for_the_disk_while_it_gets_more() {
+    let (mut lab, runners) = lab(LabPlan::new(2000).disk(1000), 1);
+    runners[1].run(&mut lab, 1, fill(1, 200));
+    // More packs than the line for the disk has room for at first, all of the VM that is being worked on.
+    lab.park_fully(1, Tier::Memory);
+    assert!(lab.status().packed_pages >= 200, "nothing is written yet");
+    lab.park_fully(1, Tier::Disk);
+    lab.until("all packs to be written", |lab| {
+        lab.turns(2);
+        lab.status().packed_pages == 0
+    });
+    runners[1].run(&mut lab, 1, expect(1, 200));
+}
+
+#[test]
 fn pages_that_can_be_compressed_are() {
     let (mut lab, runners) = lab(LabPlan::new(2000), 1);
     let pages = (0..10).map(|n| Errand::FillByte(END + n, 1 + u8::try_from(n).unwrap()));

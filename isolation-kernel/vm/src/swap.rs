@@ -308,8 +308,9 @@ impl<H: Hardware> Core<'_, H> {
             _ => return,
         };
         if queue.len() == queue.capacity() {
-            // Packs that were dropped have left their handles behind: the queue grows only if they are few.
-            queue.retain(|&handle| self.pack(handle).is_some());
+            // Packs that were dropped have left their handles behind: the queue grows only if they are few. The VM that
+            // this pack is of is taken out, and its other packs cannot be looked at.
+            queue.retain(|&handle| self.vms.is_out(handle.vm) || self.pack(handle).is_some());
         }
         // Without room for it the pack stays in memory until its VM wakes.
         if queue.len().saturating_mul(4) < queue.capacity().saturating_mul(3) || queue.try_reserve(1).is_ok() {

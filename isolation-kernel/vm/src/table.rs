@@ -13,8 +13,10 @@ const CHUNK: usize = 256;
 
 /// What is at a number.
 enum Slot<H: Hardware> {
-    /// Nothing, or a VM that is taken out.
+    /// Nothing.
     Empty,
+    /// A VM that is taken out.
+    Out,
     /// A VM.
     Resident(Box<Vm<H>>),
     /// A VM that is parked, or was when it ended.
@@ -110,7 +112,12 @@ impl<H: Hardware> Vms<H> {
 
     /// Whether a number is taken. The VM that is taken out now must not be asked for.
     pub fn exists(&self, number: u32) -> bool {
-        !matches!(self.slot(number), None | Some(Slot::Empty | Slot::Gone(_)))
+        !matches!(self.slot(number), None | Some(Slot::Empty | Slot::Out | Slot::Gone(_)))
+    }
+
+    /// Whether a VM is taken out now: it still has what it had.
+    pub fn is_out(&self, number: u32) -> bool {
+        matches!(self.slot(number), Some(Slot::Out))
     }
 
     /// Takes a VM out, to be worked on.
@@ -120,7 +127,7 @@ impl<H: Hardware> Vms<H> {
         if !matches!(slot, Slot::Resident(_)) {
             return None;
         }
-        match core::mem::replace(slot, Slot::Empty) {
+        match core::mem::replace(slot, Slot::Out) {
             Slot::Resident(vm) => Some(vm),
             _ => None,
         }
@@ -151,7 +158,7 @@ impl<H: Hardware> Vms<H> {
         let Some(slot) = self.slot_mut(vm.number) else { return };
         match core::mem::replace(slot, Slot::Resident(vm)) {
             // Nothing to be dropped, which the compiler does not know of an enum.
-            old @ Slot::Empty => core::mem::forget(old),
+            old @ (Slot::Empty | Slot::Out) => core::mem::forget(old),
             old => drop(old),
         }
     }
@@ -169,7 +176,7 @@ impl<H: Hardware> Vms<H> {
     /// Takes a parked VM out.
     pub fn take_stub(&mut self, number: u32) -> Option<Box<Stub>> {
         let slot = self.slot_mut(number)?;
-        match core::mem::replace(slot, Slot::Empty) {
+        match core::mem::replace(slot, Slot::Out) {
             Slot::Parked(stub) => {
                 if stub.state != Sleeper::Ended {
                     self.parked = self.parked.saturating_sub(1);
@@ -232,14 +239,22 @@ impl<H: Hardware> Vms<H> {
     /// Removes what is at a number for good.
     pub fn remove(&mut self, number: u32) -> Option<Box<Vm<H>>> {
         let mut vm = self.take(number)?;
+        self.vacate(number);
         self.forget(&mut vm);
         self.count = self.count.saturating_sub(1);
         Some(vm)
     }
 
+    fn vacate(&mut self, number: u32) {
+        if let Some(slot) = self.slot_mut(number) {
+            *slot = Slot::Empty;
+        }
+    }
+
     /// Removes a parked VM for good.
     pub fn remove_stub(&mut self, number: u32) -> Option<Box<Stub>> {
         let stub = self.take_stub(number)?;
+        self.vacate(number);
         self.count = self.count.saturating_sub(1);
         Some(stub)
     }
