@@ -260,8 +260,7 @@ impl Trial {
             outside.heap_room = None;
             outside.is_wire_full = false;
         }
-        // Longer than writes pause after one that failed.
-        self.lab.turns(1500);
+        self.lab.turns(400);
         self.collect();
         let machine = self.check_figures();
         self.check_reserve(&machine);

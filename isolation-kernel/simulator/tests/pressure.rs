@@ -1,8 +1,9 @@
 //! Memory that is short: minimums, hogs, a full disk. Each hurts only who asks for too much.
 
 use simulator::bundle::END;
-use simulator::errands::{Errand, Runner};
+use simulator::errands::{Errand, Runner, noise};
 use simulator::{Cpu, Lab, LabPlan, Op, Program};
+use std::ops::Range;
 use virtual_isa::gate::{GateError, Operation, Tier, VmState};
 
 fn runners() -> Vec<Runner> {
@@ -35,6 +36,40 @@ fn hog() -> Box<dyn Program> {
         page = if page == 1023 { END } else { page + 1 };
         Ok(Op::Compute)
     })
+}
+
+/// Writes these pages for ever, with what cannot be compressed.
+fn noisy(pages: Range<u32>) -> Box<dyn Program> {
+    let mut page = pages.start;
+    Box::new(move |cpu: &mut Cpu<'_>| {
+        cpu.write(u64::from(page) * 4096, &noise(u64::from(page)))?;
+        page = if page + 1 == pages.end { pages.start } else { page + 1 };
+        Ok(Op::Compute)
+    })
+}
+
+/// Creates a VM with so many shares, and pages that are kept for it, and starts it.
+fn start(lab: &mut Lab, vm: u32, shares: u32, minimum_pages: u32) {
+    let image = lab.image();
+    let create = Operation::Create { vm, image, memory_pages: 1024, minimum_pages, shares, class: 0, arguments: "" };
+    lab.ask(create).expect("there is room for it");
+    lab.ask(Operation::Start { vm }).expect("it is there");
+}
+
+#[test]
+fn a_vm_that_has_nothing_to_give_does_not_keep_others_from_giving() {
+    // The first has no page more than its minimum, and pays least for each: it is asked first.
+    let mut lab = LabPlan::new(400).disk(4000).boot(|vm| if vm == 1 { noisy(END..END + 30) } else { noisy(END..1024) });
+    start(&mut lab, 1, 1, 30);
+    lab.turns(100);
+    assert!(lab.inspect(1).private_pages > 30, "tables and rings come on top of what is kept for it");
+    start(&mut lab, 2, 100, 0);
+    let dispatches = |lab: &mut Lab| lab.inspect(2).counters.guest_ns;
+    lab.turns(2000);
+    let before = dispatches(&mut lab);
+    lab.turns(2000);
+    assert!(dispatches(&mut lab) > before, "it works on: {:?}", lab.inspect(2));
+    assert!(lab.inspect(2).disk_pages > 100, "with what it gave itself: {:?}", lab.inspect(2));
 }
 
 #[test]
@@ -123,16 +158,9 @@ fn bear_a_hog(plan: LabPlan) {
 fn a_hog_without_a_disk_starves_alone() {
     let runners = runners();
     let theirs = runners.clone();
-    let mut lab = LabPlan::new(400).minimum(30).boot(move |vm| {
-        if vm != 9 {
-            return theirs[vm as usize].program();
-        }
-        let mut page = END;
-        Box::new(move |cpu: &mut Cpu<'_>| {
-            cpu.write(u64::from(page) * 4096, &simulator::errands::noise(u64::from(page)))?;
-            page = if page == 1023 { END } else { page + 1 };
-            Ok(Op::Compute)
-        })
+    let mut lab = LabPlan::new(400).minimum(30).boot(move |vm| match vm {
+        9 => noisy(END..1024),
+        _ => theirs[vm as usize].program(),
     });
     for vm in 1..=3 {
         lab.start(vm);

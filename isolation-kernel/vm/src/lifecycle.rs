@@ -114,6 +114,7 @@ impl<H: Hardware> Core<'_, H> {
             enabled: 0,
             deadline: None,
             last_ran: now,
+            barren_until: now,
             console: Bucket::new(CONSOLE_RATE, now),
             counters: Counters::default(),
             pace: Pace::default(),

@@ -187,15 +187,15 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Looks for work elsewhere, if there is none here. Returns when the core is to look again at the latest.
     pub(crate) fn seek_work(&mut self, now: Nanos, alarm: Nanos) -> Nanos {
-        if self.seat.is_alone() {
-            return alarm;
-        }
-        // Memory that another core gives back comes unannounced.
+        // Memory comes unannounced, from another core or from a VM that has slept for long enough to give some.
         let is_short = !self.starved.is_empty()
             || !self.waiting.is_empty()
             || self.swap.waits_for_pages()
             || self.seat.wakers_elsewhere() != 0;
         let alarm = if is_short { alarm.min(now.after(MEMORY_RETRY_NS)) } else { alarm };
+        if self.seat.is_alone() {
+            return alarm;
+        }
         let since = *self.search.idle_since.get_or_insert(now);
         let Some(busiest) = self.seat.busiest(MIN_WAITING) else { return alarm };
         let is_patient = now.since(since) >= PATIENCE_NS && now.since(self.search.asked) >= PATIENCE_NS;

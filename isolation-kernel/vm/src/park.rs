@@ -499,6 +499,7 @@ impl<H: Hardware> Core<'_, H> {
             enabled: stub.enabled,
             deadline: stub.deadline.take(),
             last_ran: self.hw.now(),
+            barren_until: self.hw.now(),
             console: stub.console,
             counters: stub.counters,
             pace: Pace::default(),

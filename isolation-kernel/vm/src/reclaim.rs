@@ -30,6 +30,9 @@ pub const HEAVIEST: usize = 8;
 /// A VM that has not run for so long is idle.
 const IDLE_NS: u64 = 20_000_000;
 
+/// A VM that had nothing to give is not asked again for so long.
+const BARREN_NS: u64 = 1_000_000;
+
 /// Bytes that the kernel's heap is to be able to grow by for each page of the machine: one in 256.
 const HEAP_RESERVE_BYTES_A_PAGE: u64 = 16;
 
@@ -122,7 +125,7 @@ impl<H: Hardware> Core<'_, H> {
         self.is_reclaiming || self.vain_turns != 0 || available < low || self.is_heap_short(1)
     }
 
-    /// Reclaims some memory if there is too little. Returns whether it got any.
+    /// Reclaims some memory if there is too little. Returns whether it is to be called again before the core halts.
     pub(crate) fn reclaim(&mut self) -> bool {
         let free = self.available_pages();
         let level = match (self.starved.is_empty(), self.is_reclaiming) {
@@ -151,7 +154,8 @@ impl<H: Hardware> Core<'_, H> {
             any |= self.drop_cached() || self.take_from_victim() || self.house();
         }
         self.vain_turns = if any { 0 } else { self.vain_turns.saturating_add(1) };
-        any
+        // Or nothing that comes by itself would bring those on that wait.
+        any || (!self.starved.is_empty() && self.vain_turns <= MAX_VAIN_TURNS)
     }
 
     /// Lets the heap grow by pages that are free. Returns whether it has its reserve again.
@@ -177,21 +181,40 @@ impl<H: Hardware> Core<'_, H> {
 
     fn park_idle(&mut self) -> bool {
         let Some(number) = self.choose() else { return false };
-        self.vms.get(number).is_some_and(|vm| vm.may_park(&self.hw)) && self.park(number, Tier::Memory).is_ok()
+        let any =
+            self.vms.get(number).is_some_and(|vm| vm.may_park(&self.hw)) && self.park(number, Tier::Memory).is_ok();
+        if !any {
+            self.note_barren(number);
+        }
+        any
+    }
+
+    /// Leaves a VM alone for a while that has nothing to give, or it would be asked again and again, and nobody else.
+    fn note_barren(&mut self, number: u32) {
+        let until = self.hw.now().after(BARREN_NS);
+        if let Some(vm) = self.vms.get_mut(number) {
+            vm.barren_until = until;
+        }
     }
 
     fn take_from_victim(&mut self) -> bool {
         let Some(number) = self.choose() else { return false };
         let Some(vm) = self.vms.get(number) else { return false };
         let is_idle = self.is_idle(vm);
-        if is_idle && vm.may_park(&self.hw) {
-            return matches!(self.park(number, Tier::Memory), Ok(()) | Err(NotNow::Later));
+        let given = if is_idle && vm.may_park(&self.hw) {
+            self.park(number, Tier::Memory).map_or_else(|e| if e == NotNow::Later { Ok(()) } else { Err(e) }, Ok)
+        } else {
+            let Some(mut vm) = self.vms.take(number) else { return false };
+            let has_dropped = is_idle && vm.memory.as_mut().is_some_and(|memory| memory.drop_space(&mut self.hw));
+            let given = if has_dropped { Ok(()) } else { self.page_out(&mut vm) };
+            self.vms.put(vm);
+            given
+        };
+        // Of one whose pages are all in use some may not be when it is asked next.
+        if !matches!(given, Ok(()) | Err(NotNow::Later)) {
+            self.note_barren(number);
         }
-        let Some(mut vm) = self.vms.take(number) else { return false };
-        let has_dropped = is_idle && vm.memory.as_mut().is_some_and(|memory| memory.drop_space(&mut self.hw));
-        let any = has_dropped || self.page_out(&mut vm).is_ok();
-        self.vms.put(vm);
-        any
+        given.is_ok()
     }
 
     /// Chooses the VM that has to give.
@@ -217,6 +240,8 @@ impl<H: Hardware> Core<'_, H> {
                 _ => self.heaviest.retain(|&other| other != number),
             }
         }
+        let now = self.hw.now();
+        numbers.retain(|&number| self.vms.get(number).is_none_or(|vm| vm.barren_until <= now));
         let claims = numbers.iter().map(|&n| {
             let none = Claim { shares: 1, pages: 0, minimum: 0, active: 0, idle_ns: 0 };
             self.vms.get(n).map_or(none, |vm| {
@@ -231,7 +256,7 @@ impl<H: Hardware> Core<'_, H> {
     /// Moves cold pages of a VM into a pack, up to [`PACK_PAGES`] of them, and leaves it its minimum unless it is idle.
     ///
     /// # Errors
-    /// If that cannot be, or gains nothing.
+    /// If that cannot be, or gains nothing, or not now, as it uses all of them.
     fn page_out(&mut self, vm: &mut Vm<H>) -> Result<(), NotNow> {
         let floor = if self.is_idle(vm) { 0 } else { vm.minimum_pages as usize };
         let Some(memory) = vm.memory.as_mut() else { return Err(NotNow::Unfit) };
@@ -252,6 +277,9 @@ impl<H: Hardware> Core<'_, H> {
         }
         let share = used.saturating_mul(255).checked_div(seen).unwrap_or(0);
         vm.activity = u8::try_from(u32::from(vm.activity).midpoint(share)).unwrap_or(u8::MAX);
+        if victims.is_empty() && used > 0 {
+            return Err(NotNow::Later);
+        }
         self.pack_pages(vm, &victims)
     }
 

@@ -93,6 +93,8 @@ pub struct Vm<H: Hardware> {
     pub deadline: Option<Nanos>,
     /// When it ran last.
     pub last_ran: Nanos,
+    /// Until when reclaim asks others: it had nothing to give.
+    pub barren_until: Nanos,
     pub console: Bucket,
     pub counters: Counters,
     /// How long it waits for the processor, since it was created or woke.
