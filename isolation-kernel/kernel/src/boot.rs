@@ -50,7 +50,7 @@ fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
         let is_whole = options.start_fault.is_none() && options.most_cpus == u32::MAX;
         selftest::run(&mut machine, selftest::Terms { is_long: options.long_selftest, is_whole });
     }
-    run(machine, options.switches)
+    run(machine, &options)
 }
 
 /// Has the last processor panic while this one prints.
@@ -73,7 +73,8 @@ fn overflow(depth: u64) -> u64 {
 }
 
 /// Runs what the bundle says, until the supervisor powers the machine off.
-fn run(mut machine: Machine, switches: Switches) -> ! {
+fn run(mut machine: Machine, options: &Options) -> ! {
+    let switches = options.switches;
     let Some(bundle) = machine.bundle() else {
         error!("no boot bundle: start the machine with one (QEMU: -initrd BUNDLE)");
         power_off(&mut machine, FAILED);
@@ -89,7 +90,10 @@ fn run(mut machine: Machine, switches: Switches) -> ! {
         }
     }
     match Core::boot(machine, bundle, first) {
-        Ok(core) => run_core(core, switches),
+        Ok(mut core) => {
+            core.set_wire_rate(options.wire_rate);
+            run_core(core, switches)
+        }
         Err(e) => {
             error!("cannot boot: {e}");
             machine::refuse(debug_exit_value(FAILED))

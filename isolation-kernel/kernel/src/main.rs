@@ -9,6 +9,7 @@
 //! | `log=error`, `warn`, `info`, `debug` | how much is logged |
 //! | `barrier=off` | no barrier in the branch predictors between VMs: faster, and less apart |
 //! | `cpus=N` | uses no more than so many processors |
+//! | `wire-rate=N` | all VMs together send no more than so many bytes in a second: what the line behind the card carries, if the card does not say when it is full |
 //! | `batching=off` | a VM for which a frame arrives is switched to at once, for measurements |
 //! | `idle-timeout=off` | `idle` with a time returns at once, for measurements |
 //! | `panic`, `panic=stack`, `panic=other` | panics or overflows the kernel's stack on purpose, or panics on another processor, to show the report |

@@ -22,6 +22,8 @@ pub struct Options {
     pub start_fault: Option<StartFault>,
     /// Do without barriers between the VMs in the branch predictors.
     pub no_barrier: bool,
+    /// Bytes that all VMs together may send in a second; 0 for no bound.
+    pub wire_rate: u32,
     /// What is switched off to measure what it is worth.
     pub switches: Switches,
     /// How much to log.
@@ -44,6 +46,11 @@ fn cpus(word: &str) -> Option<u32> {
     word.strip_prefix("cpus=")?.parse().ok().filter(|n| *n > 0)
 }
 
+/// The rate in `wire-rate=`: at least one byte in a second.
+fn wire_rate(word: &str) -> Option<u32> {
+    word.strip_prefix("wire-rate=")?.parse().ok().filter(|n| *n > 0)
+}
+
 impl Options {
     /// Reads a command line. What it does not know it leaves to [`Options::unknown`].
     pub fn parse(line: &'static str) -> Self {
@@ -56,6 +63,7 @@ impl Options {
             most_cpus: u32::MAX,
             start_fault: None,
             no_barrier: false,
+            wire_rate: 0,
             switches: Switches::default(),
             level: LevelFilter::Info,
             line,
@@ -73,6 +81,7 @@ impl Options {
                 "cpu-fault=missing" => options.start_fault = Some(StartFault::MissingProcessor),
                 "cpu-fault=page" => options.start_fault = Some(StartFault::NoLowPage),
                 _ if cpus(word).is_some() => options.most_cpus = cpus(word).unwrap_or(u32::MAX),
+                _ if wire_rate(word).is_some() => options.wire_rate = wire_rate(word).unwrap_or(0),
                 _ => {
                     if let Some(level) = word.strip_prefix("log=").and_then(level) {
                         options.level = level;
@@ -98,7 +107,10 @@ impl Options {
                 "cpu-fault=missing",
                 "cpu-fault=page",
             ];
-            fixed.contains(word) || cpus(word).is_some() || word.strip_prefix("log=").and_then(level).is_some()
+            fixed.contains(word)
+                || cpus(word).is_some()
+                || wire_rate(word).is_some()
+                || word.strip_prefix("log=").and_then(level).is_some()
         };
         self.line.split_ascii_whitespace().filter(move |word| !is_known(word))
     }

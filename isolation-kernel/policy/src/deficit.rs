@@ -54,6 +54,9 @@ pub struct Circle {
     /// The largest shares in the round before this one, and in this one so far.
     largest: u32,
     largest_so_far: u32,
+    /// The same of the sum of all shares.
+    sum: u64,
+    sum_so_far: u64,
 }
 
 impl Circle {
@@ -67,6 +70,8 @@ impl Circle {
             left_in_round: 0,
             largest: 0,
             largest_so_far: 0,
+            sum: 0,
+            sum_so_far: 0,
         }
     }
 
@@ -89,6 +94,12 @@ impl Circle {
     #[must_use]
     pub fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Shares of all who wait, as of the last round.
+    #[must_use]
+    pub fn shares(&self) -> u64 {
+        self.sum.max(self.sum_so_far)
     }
 
     /// Whose turn it is.
@@ -121,9 +132,11 @@ impl Circle {
         if self.left_in_round == 0 {
             self.left_in_round = self.queue.len();
             self.largest = core::mem::take(&mut self.largest_so_far);
+            self.sum = core::mem::take(&mut self.sum_so_far);
         }
         self.left_in_round = self.left_in_round.saturating_sub(1);
         self.largest_so_far = self.largest_so_far.max(shares);
+        self.sum_so_far = self.sum_so_far.saturating_add(u64::from(shares));
         let largest = u64::from(self.largest.max(shares).max(1));
         let quantum = u64::from(MAX_QUANTUM) * u64::from(shares) / largest;
         let quantum = u32::try_from(quantum).unwrap_or(MAX_QUANTUM).clamp(MIN_QUANTUM, MAX_QUANTUM);
@@ -145,6 +158,9 @@ impl Circle {
         let Some(sender) = self.queue.pop_front() else { return };
         if let Some(word) = self.held.get_mut(sender as usize / 64) {
             *word &= !(1u64 << (sender % 64));
+        }
+        if self.queue.is_empty() {
+            (self.left_in_round, self.sum, self.sum_so_far) = (0, 0, 0);
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | [`extents`] | which blocks of the swap disk what is swapped out gets |
 //! | [`packet_share`] | how many frames may wait for a VM |
 //! | [`deficit`] | who sends next when the wire is short |
+//! | [`split`] | which core's frames go next |
 //! | [`pace`] | how fast a VM may send |
 //! | [`bucket`] | how much of something a VM may use at a time |
 //! | [`wheel`] | whose deadline comes next |
@@ -30,4 +31,5 @@ pub mod pace;
 pub mod packet_share;
 pub mod reclaim;
 pub mod scheduler;
+pub mod split;
 pub mod wheel;

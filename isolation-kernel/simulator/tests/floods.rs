@@ -113,25 +113,41 @@ fn sent(lab: &Lab) -> BTreeMap<u32, (u64, u64)> {
 #[test]
 fn a_thousand_senders_get_bytes_of_a_slow_wire_by_their_shares() {
     // All lengths, so that nobody's frames fit a quantum.
-    share_the_wire(|vm| 200 + (vm as usize * 131) % 1300);
+    share_the_wire(1, 1000, |vm| 200 + (vm as usize * 131) % 1300, |_, _| true);
 }
 
 #[test]
 fn a_ring_that_holds_two_frames_is_enough_for_large_shares() {
-    share_the_wire(|_| 1514);
+    share_the_wire(1, 1000, |_| 1514, |_, _| true);
 }
 
-fn share_the_wire(length: fn(u32) -> usize) {
-    const VMS: u32 = 1000;
-    let go = Rc::new(Cell::new(false));
+#[test]
+fn senders_on_all_cores_share_the_wire() {
+    for cores in [2, 3] {
+        share_the_wire(cores, 60, |vm| 200 + (vm as usize * 131) % 1300, |_, _| true);
+    }
+}
+
+#[test]
+fn few_senders_on_the_core_with_the_card_and_many_on_another_share_it_and_the_other_way_round() {
+    for few in [0, 1] {
+        share_the_wire(2, 60, |_| 1000, |vm, core| core != few || vm < 10);
+    }
+}
+
+/// Some of the VMs send as fast as they can, with shares 1:2:4: those that `sends` says, by number and core.
+fn share_the_wire(cores: u32, nr_vms: u32, length: fn(u32) -> usize, sends: impl Fn(u32, u32) -> bool) {
+    let go: Rc<Vec<Rc<Cell<bool>>>> = Rc::new((0..=nr_vms).map(|_| Rc::default()).collect());
     let theirs = Rc::clone(&go);
-    let mut lab = LabPlan::new(30_000).cores(1, 0).boot(move |vm| greedy(to_host(vm, length(vm)), Rc::clone(&theirs)));
+    let plan = LabPlan::new(30 * nr_vms + 1000).cores(cores, 7);
+    let mut lab = plan.boot(move |vm| greedy(to_host(vm, length(vm)), Rc::clone(&theirs[vm as usize])));
     let shares = |vm: u32| 100 << (vm % 3);
-    for vm in 1..=VMS {
+    for vm in 1..=nr_vms {
         start(&mut lab, vm, shares(vm), 0);
     }
     lab.outside_mut().wire_ns_per_byte = NS_PER_BYTE;
-    go.set(true);
+    let senders: Vec<u32> = (1..=nr_vms).filter(|&vm| sends(vm, lab.inspect(vm).core)).collect();
+    senders.iter().for_each(|&vm| go[vm as usize].set(true));
     run_for(&mut lab, 500 * MS);
     sent(&lab);
     let mut bytes: BTreeMap<u32, u64> = BTreeMap::new();
@@ -143,11 +159,35 @@ fn share_the_wire(length: fn(u32) -> usize) {
     }
     let total: u64 = bytes.values().sum();
     assert!(total * NS_PER_BYTE > 4_900 * MS, "the wire was idle: {total} bytes in five seconds");
-    let parts: Vec<f64> = (1..=VMS).map(|vm| *bytes.get(&vm).unwrap_or(&0) as f64 / f64::from(shares(vm))).collect();
+    let parts: Vec<f64> =
+        senders.iter().map(|vm| *bytes.get(vm).unwrap_or(&0) as f64 / f64::from(shares(*vm))).collect();
     let (sum, squares) = (parts.iter().sum::<f64>(), parts.iter().map(|x| x * x).sum::<f64>());
-    let index = sum * sum / (f64::from(VMS) * squares);
-    println!("weighted Jain index of {VMS} senders: {index:.5}, {total} bytes");
+    let index = sum * sum / (senders.len() as f64 * squares);
+    println!("weighted Jain index of {} senders on {cores} cores: {index:.5}, {total} bytes", senders.len());
     assert!(index >= 0.99, "{index}");
+}
+
+#[test]
+fn a_bound_on_the_wire_holds_and_is_used_up_and_shared() {
+    for cores in [1, 2] {
+        let go = Rc::new(Cell::new(true));
+        let mut lab = LabPlan::new(3000).cores(cores, 3).boot(move |vm| greedy(to_host(vm, 700), Rc::clone(&go)));
+        lab.core().set_wire_rate(10_000_000);
+        for vm in 1..=8 {
+            start(&mut lab, vm, 100 * vm, 0);
+        }
+        run_for(&mut lab, 200 * MS);
+        sent(&lab);
+        let begun = lab.outside().now;
+        run_for(&mut lab, 1000 * MS);
+        let (sent, elapsed) = (sent(&lab), (lab.outside().now - begun) as f64 / 1e9);
+        let total: u64 = sent.values().map(|(_, bytes)| bytes).sum();
+        assert!((0.98..=1.01).contains(&(total as f64 / (1e7 * elapsed))), "{cores} cores: {total} in {elapsed} s");
+        for (vm, (_, bytes)) in sent {
+            let due = total as f64 * f64::from(vm) / 36.0;
+            assert!((0.95..=1.05).contains(&(bytes as f64 / due)), "{cores} cores: VM {vm} sent {bytes} of {due}");
+        }
+    }
 }
 
 #[test]

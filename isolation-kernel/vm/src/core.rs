@@ -24,7 +24,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hal::{Exit, Frame, Hardware, Nanos, Page};
+use hal::{Exit, Hardware, Nanos, Page};
 use policy::bucket::Bucket;
 use policy::gatekeeper::{Gatekeeper, Timekeeper};
 use policy::reclaim::Watermarks;
@@ -130,8 +130,6 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) orders: u32,
     pub(crate) gatherings: Vec<Gathering>,
     pub(crate) search: Search,
-    /// Frames of other cores that found the card full.
-    pub(crate) stuck: VecDeque<Frame>,
     pub(crate) next_generation: u64,
 }
 

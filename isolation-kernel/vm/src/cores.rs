@@ -10,6 +10,7 @@
 
 use crate::gate::PendingCreate;
 use crate::images::LoadedImage;
+use crate::network::lanes::LANE;
 use crate::template::Shape;
 use crate::vm::Vm;
 use alloc::boxed::Box;
@@ -43,7 +44,11 @@ pub enum Message<H: Hardware> {
         frame: Frame,
     },
     /// A frame for the wire, to the core that has it.
-    ToWire(Frame),
+    ToWire {
+        frame: Frame,
+        /// Shares of all who send from that core.
+        shares: u64,
+    },
     /// A buffer comes home.
     Buffer(Frame),
     /// An image: the next in order.
@@ -111,6 +116,12 @@ struct Window {
     has_waker: AtomicBool,
     /// The place in the queue for admission of the first VM of this core that waits; 0 if none does.
     first_waiting: AtomicU64,
+    /// Frames of this core's that the first core has put on the wire, or dropped; it alone writes that.
+    taken: AtomicU32,
+    /// What that took and nobody was charged for, in nanoseconds.
+    forward_ns: AtomicU64,
+    /// Whether this core's VMs wait until more are taken.
+    is_held: AtomicBool,
 }
 
 /// What all cores see.
@@ -152,6 +163,8 @@ pub struct Seat<H: Hardware> {
     board: Arc<Board>,
     /// Shares of VMs that this core gave itself.
     placed: u64,
+    /// Frames that it has sent to the core with the card.
+    passed: u32,
 }
 
 /// Makes the places of so many cores, at least 1 and at most [`MAX_CORES`].
@@ -178,7 +191,10 @@ pub fn seats<H: Hardware>(nr_cores: u32) -> Vec<Seat<H>> {
             put(&mut lines, other, one, Line::new(to_one, from_one));
         }
     }
-    (0..nr_cores).zip(lines).map(|(core, lines)| Seat { core, lines, board: Arc::clone(&board), placed: 0 }).collect()
+    (0..nr_cores)
+        .zip(lines)
+        .map(|(core, lines)| Seat { core, lines, board: Arc::clone(&board), placed: 0, passed: 0 })
+        .collect()
 }
 
 fn put<H: Hardware>(lines: &mut [Vec<Option<Line<H>>>], of: usize, to: usize, line: Line<H>) {
@@ -294,6 +310,39 @@ impl<H: Hardware> Seat<H> {
     /// Whether any message has come.
     pub fn has_mail(&self) -> bool {
         self.lines.iter().flatten().any(|line| line.from.ready())
+    }
+
+    /// Whether one more frame may go to the core with the card. If not, this core is woken when it may.
+    pub fn may_pass(&self) -> bool {
+        let Some(window) = self.window() else { return false };
+        let has_room = || self.passed.wrapping_sub(window.taken.load(Ordering::Acquire)) < LANE;
+        if has_room() {
+            return true;
+        }
+        window.is_held.store(true, Ordering::Relaxed);
+        // Either this look sees what was taken meanwhile, or who takes the next one sees the flag.
+        fence(Ordering::SeqCst);
+        has_room()
+    }
+
+    /// A frame has gone to the core with the card. Returns the time there that frames took and nobody was charged for.
+    pub fn note_passed(&mut self) -> u64 {
+        self.passed = self.passed.wrapping_add(1);
+        self.window().map_or(0, |window| window.forward_ns.swap(0, Ordering::Relaxed))
+    }
+
+    /// A frame of a core was put on the wire, for which so much time was needed. With few left it is told to go on.
+    pub fn note_taken(&self, hw: &mut H, core: u32, ns: u64, is_low: bool) {
+        let Some(window) = self.board.windows.get(core as usize) else { return };
+        window.forward_ns.fetch_add(ns, Ordering::Relaxed);
+        window.taken.fetch_add(1, Ordering::Release);
+        if !is_low {
+            return;
+        }
+        fence(Ordering::SeqCst);
+        if window.is_held.load(Ordering::Relaxed) && window.is_held.swap(false, Ordering::Relaxed) {
+            hw.wake(core);
+        }
     }
 
     /// Shows the others that this core halts; false if it must not, because a message has come.

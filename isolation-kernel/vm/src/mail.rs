@@ -18,9 +18,6 @@ use virtual_isa::limits::MAX_CLASSES;
 /// Messages taken from one core in one turn of the loop.
 const MAIL_BATCH: usize = 64;
 
-/// Frames for the wire that wait on the core that has it.
-const MAX_STUCK: usize = 64;
-
 /// How long a core has nothing to do before it asks for a VM, and how often it asks.
 const PATIENCE_NS: u64 = 1_000_000;
 
@@ -78,12 +75,6 @@ impl<H: Hardware> Core<'_, H> {
         while let Some(frame) = self.hw.sent_frame() {
             self.give_back(frame);
         }
-        while let Some(frame) = self.stuck.pop_front() {
-            if let Err(frame) = self.put_on_wire(frame) {
-                self.stuck.push_front(frame);
-                break;
-            }
-        }
         let mut waits = false;
         let is_between = running.is_none();
         let mut out = Out::new(running, None);
@@ -91,9 +82,7 @@ impl<H: Hardware> Core<'_, H> {
             for _ in 0..MAIL_BATCH {
                 let is_frame = match self.seat.peek(core) {
                     None => break,
-                    // The sender's ring fills, and it holds its VMs back.
-                    Some(Message::ToWire(_)) if self.stuck.len() >= MAX_STUCK => break,
-                    Some(Message::Frame { .. } | Message::ToWire(_) | Message::Buffer(_)) => true,
+                    Some(Message::Frame { .. } | Message::ToWire { .. } | Message::Buffer(_)) => true,
                     Some(_) => false,
                 };
                 if !is_between && !is_frame {
@@ -119,11 +108,7 @@ impl<H: Hardware> Core<'_, H> {
                 self.deliver(out, to, frame, Origin::Outside);
                 self.bill_out(out, Some(to));
             }
-            Message::ToWire(frame) => {
-                if let Err(frame) = self.put_on_wire(frame) {
-                    self.stuck.push_back(frame);
-                }
-            }
+            Message::ToWire { frame, shares } => self.senders.lanes.push(core, frame, shares),
             Message::Buffer(frame) => self.hw.give_frame(frame),
             Message::Image(image) => self.images.push(image),
             Message::Template { index, shape } => self.adopt_template(index, shape),
@@ -246,15 +231,24 @@ impl<H: Hardware> Core<'_, H> {
         self.seat.set_home(number, Some(self.seat.core()));
     }
 
-    /// Sends a frame to the core that has the wire.
+    /// Sends a VM's frame to the core that has the wire.
     ///
     /// # Errors
     /// The frame comes back if there is no room for it now.
-    pub(crate) fn pass_to_wire(&mut self, frame: Frame) -> Result<(), Frame> {
-        match self.seat.offer(&mut self.hw, FIRST, Message::ToWire(frame)) {
-            Err(Message::ToWire(frame)) => Err(frame),
+    pub(crate) fn pass_to_wire(&mut self, vm: &Vm<H>, frame: Frame) -> Result<(), Frame> {
+        if !self.seat.may_pass() {
+            return Err(frame);
+        }
+        let shares = self.senders.circle.shares().max(u64::from(vm.shares));
+        match self.seat.offer(&mut self.hw, FIRST, Message::ToWire { frame, shares }) {
+            Err(Message::ToWire { frame, .. }) => Err(frame),
             // Nothing else can come back.
-            Ok(()) | Err(_) => Ok(()),
+            Ok(()) | Err(_) => {
+                // Those who send pay for what their frames before this one took there.
+                let ns = self.seat.note_passed();
+                self.scheduler.charge(vm.number, ns);
+                Ok(())
+            }
         }
     }
 

@@ -1,9 +1,10 @@
 //! Moving frames: wire to VM, VM to wire, VM to VM. Here is the wire's side; `receive` has the queues of frames that
-//! wait for VMs, `transmit` the VMs that wait to send.
+//! wait for VMs, `transmit` the VMs that wait to send, `lanes` what other cores have for the wire.
 //!
 //! What arrives waits in a bounded queue of kernel buffers and is copied into the VM's receive ring when the VM
 //! is dispatched: a flood costs its target its queue, and nobody a copy.
 
+pub mod lanes;
 pub mod receive;
 pub mod transmit;
 
@@ -13,6 +14,8 @@ use crate::network::receive::Origin;
 use crate::route::{self, Reason, Source, Verdict};
 use crate::vm::{Sleeper, State, Vm};
 use hal::{Frame, Hardware, Nanos};
+use policy::bucket::{Bucket, Rate};
+use virtual_isa::network::MAX_FRAME_BYTES;
 
 /// Frames taken from the wire at a time.
 const WIRE_BATCH: usize = 64;
@@ -28,6 +31,9 @@ const FLUSH_AFTER: u32 = 16;
 
 /// How long a frame waits for more while VMs want to run: telling the card costs far more than a frame.
 const FLUSH_GAP_NS: u64 = 1_000_000;
+
+/// A wire whose rate is bounded carries what that is in a second divided by this at a time: 10 ms of it.
+const WIRE_BURST_PART: u32 = 100;
 
 /// Counters of the wire.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +59,8 @@ pub struct Wire {
     pub next_poll: Nanos,
     /// Whether a look at it was put off until then.
     pub is_poll_due: bool,
+    /// How many bytes it may carry, if that is bounded.
+    pub rate: Option<Bucket>,
 }
 
 /// VMs that are worked on and therefore not in the table: the one that runs, and the one that sends.
@@ -135,15 +143,36 @@ impl<H: Hardware> Core<'_, H> {
         self.give_back(frame);
     }
 
-    /// Puts a frame on the wire, or sends it to the core that has it.
+    /// Bounds what all VMs together send, in bytes in a second; 0 for no bound but the card's.
+    pub fn set_wire_rate(&mut self, bytes_per_s: u32) {
+        let longest = u32::try_from(MAX_FRAME_BYTES).unwrap_or(u32::MAX);
+        let rate = Rate { per_second: bytes_per_s, burst: (bytes_per_s / WIRE_BURST_PART).max(2 * longest) };
+        self.wire.rate = (bytes_per_s != 0).then(|| Bucket::new(rate, self.hw.now()));
+    }
+
+    /// Whether a frame that long cannot go now, as far as can be told without a buffer for it.
+    pub(crate) fn is_wire_full(&mut self, length: usize) -> bool {
+        if self.seat.core() != FIRST {
+            return !self.seat.may_pass();
+        }
+        let Some(bucket) = &mut self.wire.rate else { return false };
+        let now = self.hw.now();
+        bucket.ready_at(u32::try_from(length).unwrap_or(u32::MAX), now) > now
+    }
+
+    /// Puts a frame on the wire. This core must have the card.
     ///
     /// # Errors
     /// The frame comes back if there is no room for it now.
     pub(crate) fn put_on_wire(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.seat.core() != FIRST {
-            return self.pass_to_wire(frame);
+        let length = frame.bytes().len();
+        if self.is_wire_full(length) {
+            return Err(frame);
         }
         self.hw.transmit(frame)?;
+        if let Some(bucket) = &mut self.wire.rate {
+            bucket.take(u32::try_from(length).unwrap_or(u32::MAX), self.hw.now());
+        }
         self.wire.frames_out += 1;
         if self.wire.unflushed == 0 {
             self.wire.flush_at = self.hw.now().after(FLUSH_GAP_NS);

@@ -176,7 +176,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             random,
             wire: Wire::default(),
             console: Bucket::new(console::machine_rate(nr_cores), Nanos(0)),
-            senders: Senders::new(),
+            senders: Senders::new(nr_cores),
             loading: VecDeque::new(),
             remains: VecDeque::new(),
             events: VecDeque::with_capacity(MAX_EVENTS),
@@ -185,7 +185,6 @@ impl<'b, H: Hardware> Core<'b, H> {
             orders: 0,
             gatherings: Vec::new(),
             search: Search::default(),
-            stuck: VecDeque::new(),
             next_generation,
         })
     }

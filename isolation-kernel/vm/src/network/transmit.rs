@@ -6,7 +6,9 @@
 //! behind one that does. A VM that sends faster than its class may ([`policy::pace`]) is left alone until it may go on.
 
 use crate::core::Core;
+use crate::cores::FIRST;
 use crate::network::Out;
+use crate::network::lanes::Lanes;
 use crate::network::receive::{Origin, Refusal};
 use crate::rings::{Next, RingMemory};
 use crate::route::{self, Reason, Source, Verdict};
@@ -82,24 +84,33 @@ pub struct Senders {
     paced: BTreeSet<(Nanos, u32)>,
     /// When those that wait for the wire are served next, at the latest.
     retry_at: Nanos,
+    /// Frames of other cores.
+    pub lanes: Lanes,
 }
 
 impl Senders {
-    /// Nobody.
-    pub const fn new() -> Self {
-        Self { circle: Circle::new(), paced: BTreeSet::new(), retry_at: Nanos::NEVER }
+    /// Nobody, on a machine with so many cores.
+    pub fn new(nr_cores: u32) -> Self {
+        let lanes = Lanes::new(nr_cores);
+        Self { circle: Circle::new(), paced: BTreeSet::new(), retry_at: Nanos::NEVER, lanes }
     }
 
     /// Whether anybody is to be served, now or later.
     #[inline]
     pub fn is_waiting(&self) -> bool {
-        !self.circle.is_empty() || !self.paced.is_empty()
+        self.wants_wire() || !self.paced.is_empty()
+    }
+
+    /// Whether anybody is to be served as soon as the wire has room.
+    #[inline]
+    fn wants_wire(&self) -> bool {
+        !self.circle.is_empty() || !self.lanes.is_empty()
     }
 
     /// When somebody is to be served at the latest.
     pub fn alarm(&self) -> Nanos {
         let paced = self.paced.first().map_or(Nanos::NEVER, |&(at, _)| at);
-        if self.circle.is_empty() { paced } else { paced.min(self.retry_at) }
+        if self.wants_wire() { paced.min(self.retry_at) } else { paced }
     }
 
     fn expired(&mut self, now: Nanos) -> Option<u32> {
@@ -122,7 +133,7 @@ enum Service {
 
 /// Why sending stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+pub enum Stop {
     /// The ring is empty.
     Empty,
     /// Others come first.
@@ -151,11 +162,12 @@ impl<H: Hardware> Core<'_, H> {
         if matches!(vm.transmit.waits, Waits::Rate(_)) {
             return Ok(());
         }
-        let is_alone = match self.senders.circle.len() {
-            0 => true,
-            1 => vm.transmit.waits == Waits::Turn,
-            _ => false,
-        };
+        let is_alone = self.senders.lanes.is_empty()
+            && match self.senders.circle.len() {
+                0 => true,
+                1 => vm.transmit.waits == Waits::Turn,
+                _ => false,
+            };
         let stop = self.send_from_ring(vm, running, Service::Asked(if is_alone { WIRE_FRAMES } else { 0 }))?;
         match stop {
             Stop::Empty => {}
@@ -238,6 +250,7 @@ impl<H: Hardware> Core<'_, H> {
             }
             if service == Service::Visit {
                 vm.transmit.credit.pay(bytes);
+                self.senders.lanes.own_bytes = self.senders.lanes.own_bytes.saturating_add(bytes);
             }
             if let Some(pace) = &mut vm.transmit.pace {
                 pace.spend(bytes, self.hw.now());
@@ -268,11 +281,16 @@ impl<H: Hardware> Core<'_, H> {
                 if let Service::Asked(left) = service {
                     *left = left.checked_sub(1).ok_or(Stop::Others)?;
                 }
+                if self.is_wire_full(length) {
+                    return Err(Stop::Full);
+                }
                 let mut frame = self.copy_frame(ring, record, head).ok_or(Stop::Full)?;
                 if let Some(destination) = frame.bytes_mut().first_chunk_mut() {
                     *destination = self.network.host_mac;
                 }
-                if let Err(frame) = self.put_on_wire(frame) {
+                let is_here = self.seat.core() == FIRST;
+                let sent = if is_here { self.put_on_wire(frame) } else { self.pass_to_wire(vm, frame) };
+                if let Err(frame) = sent {
                     self.give_back(frame);
                     return Err(Stop::Full);
                 }
@@ -336,23 +354,42 @@ impl<H: Hardware> Core<'_, H> {
     /// # Errors
     /// With the cause for which the running VM ends, if its ring is corrupt. Others are ended here.
     pub(crate) fn serve_senders(&mut self, mut running: Option<&mut Vm<H>>) -> Result<bool, Cause> {
-        if self.senders.circle.is_empty() && self.senders.paced.is_empty() {
+        if !self.senders.is_waiting() {
             return Ok(false);
         }
         let now = self.hw.now();
+        if !self.senders.lanes.is_empty() {
+            // What was done up to here is not what sending their frames takes.
+            self.note_wire_work();
+        }
         for _ in 0..VISITS {
             let Some(number) = self.senders.expired(now) else { break };
             self.serve(number, running.as_deref_mut(), Self::serve_again)?;
         }
         for _ in 0..VISITS {
-            let Some(number) = self.senders.circle.front() else { return Ok(self.senders.alarm() <= now) };
-            if self.serve(number, running.as_deref_mut(), Self::visit)? == Some(Stop::Full) {
+            let stop = match self.next_core() {
+                None => return Ok(self.senders.alarm() <= now),
+                Some(core) if core != self.seat.core() => Some(self.serve_lane(core)),
+                Some(_) => match self.senders.circle.front() {
+                    None => None,
+                    Some(number) => self.serve(number, running.as_deref_mut(), Self::visit)?,
+                },
+            };
+            if stop == Some(Stop::Full) {
                 self.senders.retry_at = now.after(RETRY_NS);
                 return Ok(false);
             }
         }
         self.senders.retry_at = now;
         Ok(true)
+    }
+
+    /// The core whose frames go next: this one, if it is its VMs' turn.
+    fn next_core(&mut self) -> Option<u32> {
+        let Senders { circle, lanes, .. } = &mut self.senders;
+        let own = (!circle.is_empty()).then(|| circle.shares());
+        let core = self.seat.core();
+        if core != FIRST || self.seat.is_alone() { own.map(|_| core) } else { lanes.next(own) }
     }
 
     /// Has a VM served, wherever it is, and wakes it if that is what it waits for.
