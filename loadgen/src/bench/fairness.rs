@@ -1,7 +1,8 @@
 //! Whether VMs get by their shares what all of them want: processor time, and frames on the wire. Shares are 1:2:4.
 //!
 //! The supervisor's `race` command looks at every VM each second, and says how even they are by Jain's index over what
-//! each has had for each share. Frames are all of the same size, so they stand for bytes.
+//! each has had for each share. Frames are all of the same size, so they stand for bytes. The wire is bounded to less
+//! than the processors can send, or it would not be short: a TAP takes all that comes.
 
 use super::report::{Findings, Measure};
 use super::{Bench, Scenario};
@@ -21,6 +22,9 @@ const DEFAULT_VMS: [u32; 2] = [1000, 100];
 
 /// VMs that send: enough to fill the wire.
 const SENDERS: u32 = 30;
+
+/// Bytes in a second that the wire carries for them.
+const WIRE_RATE: u32 = 5_000_000;
 
 /// Memory of the machine, if nothing else is wanted.
 const DEFAULT_MEMORY: &str = "1G";
@@ -80,6 +84,13 @@ impl Prize {
         }
     }
 
+    fn kernel_options(self) -> String {
+        match self {
+            Self::Time => String::new(),
+            Self::Frames => format!("wire-rate={WIRE_RATE}"),
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Time => "time",
@@ -126,6 +137,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
             let fleet = Fleet {
                 cpus,
                 neighbours: racers(prize, vms),
+                kernel_options: prize.kernel_options(),
                 ..Fleet::web(1, options.memory.as_deref().unwrap_or(DEFAULT_MEMORY))
             };
             let session = bench.boot(&fleet)?;
@@ -137,7 +149,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         }
     }
     Ok(Findings {
-        configuration: json!({ "vms": vms, "senders": SENDERS, "weights": WEIGHTS, "seconds": SECONDS }),
+        configuration: json!({ "vms": vms, "senders": SENDERS, "wire_bytes_per_s": WIRE_RATE, "weights": WEIGHTS, "seconds": SECONDS }),
         figures: samples.iter().flat_map(figures).collect(),
         plot: Some(plot(&samples)),
         table: Vec::new(),
