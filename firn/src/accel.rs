@@ -99,6 +99,7 @@ pub fn self_test(kernel: &Path, kind: Kind, accel: Accel) -> std::result::Result
         memory_bytes: 128 << 20,
         kernel: kernel.to_path_buf(),
         options: "selftest".into(),
+        gdb: None,
     };
     let mut command = Command::new(program);
     command.args(arguments(&setup)).args(["-serial", "stdio", "-monitor", "none"]);
@@ -166,8 +167,12 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_taken() {
         let folder = tempfile::tempdir().unwrap();
-        let project =
-            Project { root: folder.path().into(), target: folder.path().into(), machines: folder.path().into() };
+        let project = Project {
+            root: folder.path().into(),
+            target: folder.path().into(),
+            machines: folder.path().into(),
+            own: None,
+        };
         assert_eq!(choose(&project, Wish::Tcg, Kind::Microvm).unwrap().accel, Accel::Tcg);
         assert_eq!(choose(&project, Wish::Kvm, Kind::Q35).unwrap().accel, Accel::Kvm);
     }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{Written, convert};
-use crate::project::Project;
+use crate::project::{Own, Project};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,19 @@ const GUEST_FLAGS: [&str; 13] = [
     "-Clink-arg=--fatal-warnings",
 ];
 
-/// The guests of a workspace: each binary of a package under `apps`, by name, with its package.
+/// Guests of one workspace: binaries by name, each with its package.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Apps(BTreeMap<String, String>);
+pub struct Apps {
+    /// Where cargo is run.
+    root: PathBuf,
+    /// Cargo's target folder of guests, apart from the host's: their flags differ.
+    target: PathBuf,
+    /// Where their images go.
+    images: PathBuf,
+    /// Whether the workspace is a service's project, which does not say how guests are compiled.
+    is_own: bool,
+    packages: BTreeMap<String, String>,
+}
 
 #[derive(Deserialize)]
 struct Metadata {
@@ -57,47 +67,105 @@ struct Target {
 }
 
 impl Apps {
-    /// Asks cargo.
+    /// The apps of Firn itself.
     ///
     /// # Errors
     /// `Missing` without cargo, `Failed`.
-    pub fn find(project: &Project) -> Result<Self> {
-        let output = cargo(project)
-            .args(["metadata", "--no-deps", "--format-version=1"])
-            .output()
-            .map_err(|error| no_cargo(&error))?;
-        let metadata: Metadata = serde_json::from_slice(&output.stdout).map_err(|_| {
-            Error::failed(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim()), "")
-        })?;
-        Ok(Self::of(&metadata, &project.root.join("apps")))
+    pub fn of_firn(project: &Project) -> Result<Self> {
+        let apps = Self {
+            root: project.root.clone(),
+            target: project.target.join("guest"),
+            images: project.images(),
+            is_own: false,
+            packages: BTreeMap::new(),
+        };
+        let metadata = metadata(&apps.root)?;
+        Ok(apps.with(&metadata, &project.root.join("apps")))
     }
 
-    fn of(metadata: &Metadata, folder: &Path) -> Self {
-        let mut apps = BTreeMap::new();
-        for package in metadata.packages.iter().filter(|p| p.manifest_path.starts_with(folder)) {
-            for target in package.targets.iter().filter(|t| t.kind.iter().any(|kind| kind == "bin")) {
-                apps.insert(target.name.clone(), package.name.clone());
-            }
-        }
-        Self(apps)
-    }
-
-    /// The named apps with the supervisor, or all if none is named.
+    /// The programs of a service's project.
     ///
     /// # Errors
-    /// `Argument` if there is no such app.
-    pub fn choose(&self, names: &[String]) -> Result<Self> {
-        let mut chosen = BTreeMap::new();
-        for name in names.iter().map(String::as_str).chain([SUPERVISOR]) {
-            let package = self.0.get(name).ok_or_else(|| Error::Argument {
-                argument: "APP",
-                problem: format!("there is no app {name:?}"),
-                remedy: format!("the apps are: {}", self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
-            })?;
-            chosen.insert(name.to_owned(), package.clone());
-        }
-        Ok(if names.is_empty() { self.clone() } else { Self(chosen) })
+    /// `Missing` without cargo, `Failed`.
+    pub fn of_own(own: &Own) -> Result<Self> {
+        let apps = Self {
+            root: own.root.clone(),
+            target: own.target.join("guest"),
+            images: own.images(),
+            is_own: true,
+            packages: BTreeMap::new(),
+        };
+        let metadata = metadata(&apps.root)?;
+        Ok(apps.with(&metadata, &own.root))
     }
+
+    /// All binaries of packages in a folder.
+    fn with(mut self, metadata: &Metadata, folder: &Path) -> Self {
+        for package in metadata.packages.iter().filter(|p| p.manifest_path.starts_with(folder)) {
+            for target in package.targets.iter().filter(|t| t.kind.iter().any(|kind| kind == "bin")) {
+                self.packages.insert(target.name.clone(), package.name.clone());
+            }
+        }
+        self
+    }
+
+    /// Those of these names.
+    fn only(&self, names: &[&str]) -> Self {
+        let packages = self.packages.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        Self { packages: packages.map(|(name, package)| (name.clone(), package.clone())).collect(), ..self.clone() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.packages.is_empty()
+    }
+
+    /// Whether they are of a service's project.
+    #[must_use]
+    pub const fn is_own(&self) -> bool {
+        self.is_own
+    }
+}
+
+/// Finds the apps of these names, with the supervisor, by workspace; all of where the user is if none is named. An app
+/// of the user's own stands before one of Firn's.
+///
+/// # Errors
+/// `Argument` if there is no such app, and those of [`Apps::of_own`].
+pub fn choose(project: &Project, names: &[String]) -> Result<Vec<Apps>> {
+    let own = project.own.as_ref().map(Apps::of_own).transpose()?;
+    let own = own.as_ref();
+    choose_of(own, &Apps::of_firn(project)?, names)
+}
+
+fn choose_of(own: Option<&Apps>, firn: &Apps, names: &[String]) -> Result<Vec<Apps>> {
+    if names.is_empty() {
+        return Ok(match own {
+            Some(own) => vec![firn.only(&[SUPERVISOR]), own.clone()],
+            None => vec![firn.clone()],
+        });
+    }
+    let has = |apps: &Apps, name: &str| apps.packages.contains_key(name);
+    let (of_own, of_firn): (Vec<&str>, Vec<&str>) =
+        names.iter().map(String::as_str).chain([SUPERVISOR]).partition(|name| own.is_some_and(|own| has(own, name)));
+    if let Some(unknown) = of_firn.iter().find(|name| !has(firn, name)) {
+        let all = own.into_iter().chain([firn]).flat_map(|apps| apps.packages.keys().map(String::as_str));
+        return Err(Error::Argument {
+            argument: "APP",
+            problem: format!("there is no app {unknown:?}"),
+            remedy: format!("the apps are: {}", all.collect::<Vec<_>>().join(", ")),
+        });
+    }
+    let mut chosen = vec![firn.only(&of_firn)];
+    chosen.extend(own.map(|own| own.only(&of_own)).filter(|own| !own.is_empty()));
+    Ok(chosen)
+}
+
+fn metadata(root: &Path) -> Result<Metadata> {
+    let output =
+        cargo(root).args(["metadata", "--no-deps", "--format-version=1"]).output().map_err(|error| no_cargo(&error))?;
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        Error::failed(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim()), "")
+    })
 }
 
 /// What cargo does with the kernel and the guests.
@@ -123,7 +191,8 @@ impl Task {
 /// # Errors
 /// `Failed` if it does not build.
 pub fn kernel(project: &Project, task: Task) -> Result<PathBuf> {
-    let mut command = cargo(project);
+    check_target(&project.root, KERNEL_TARGET)?;
+    let mut command = cargo(&project.root);
     let (verb, last) = task.arguments();
     command.args([verb, "--package", "kernel", "--profile", "kernel", "--target", KERNEL_TARGET]);
     if task == Task::Lint {
@@ -135,40 +204,73 @@ pub fn kernel(project: &Project, task: Task) -> Result<PathBuf> {
     Ok(project.kernel())
 }
 
-/// Builds guests or lints them.
+/// Builds the guests of a workspace or lints them.
 ///
 /// # Errors
-/// `Failed` if they do not build.
+/// `Missing` without their target, `Failed` if they do not build.
 pub fn guests(project: &Project, apps: &Apps, task: Task) -> Result<()> {
+    if apps.is_empty() {
+        return Ok(());
+    }
+    check_target(&apps.root, GUEST_TARGET)?;
     let script = project.root.join("libos/guest.ld");
     let mut flags: Vec<String> = GUEST_FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
     flags.push(format!("-Clink-arg=-T{}", script.display()));
-    let mut command = cargo(project);
+    let mut command = cargo(&apps.root);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     let (verb, last) = task.arguments();
-    command.args([verb, "--profile", "guest", "--target", GUEST_TARGET, "--target-dir"]).arg(project.guest_target());
-    if task == Task::Lint {
+    command.args([verb, "--profile", "guest", "--target", GUEST_TARGET, "--target-dir"]).arg(&apps.target);
+    if apps.is_own {
+        command.args(profile(&project.workspace_manifest()?));
+    } else if task == Task::Lint {
         command.args(["--package", "libos", "--lib"]);
     }
-    for (app, package) in &apps.0 {
+    for (app, package) in &apps.packages {
         command.args(["--package", package, "--bin", app]);
     }
     run(command.args(last), "the guests")
 }
 
-/// Writes the images of built guests to a folder.
+/// The profile of guests, for a workspace whose manifest does not have it: Firn's.
+fn profile(manifest: &toml::Table) -> Vec<String> {
+    let guest = manifest.get("profile").and_then(|profiles| profiles.get("guest")).and_then(toml::Value::as_table);
+    let options = guest.into_iter().flatten().map(|(key, value)| format!("profile.guest.{key}={value}"));
+    options.flat_map(|option| ["--config".to_owned(), option]).collect()
+}
+
+/// Writes the images of built guests.
 ///
 /// # Errors
 /// `Elf` if one is no guest, `Io`.
-pub fn images(project: &Project, apps: &Apps, folder: &Path) -> Result<Vec<Written>> {
-    let built = project.guest_target().join(GUEST_TARGET).join("guest");
-    apps.0.keys().map(|app| convert(&built.join(app), &folder.join(format!("{app}.img")))).collect()
+pub fn images(apps: &Apps, folder: Option<&Path>) -> Result<Vec<Written>> {
+    let built = apps.target.join(GUEST_TARGET).join("guest");
+    let folder = folder.unwrap_or(&apps.images);
+    apps.packages.keys().map(|app| convert(&built.join(app), &folder.join(format!("{app}.img")))).collect()
 }
 
-/// Cargo in the workspace. Flags of the caller's own would replace those the kernel and the guests need.
-fn cargo(project: &Project) -> Command {
+/// Checks that the compiler has a target, before cargo says it in many words.
+fn check_target(root: &Path, target: &str) -> Result<()> {
+    let output =
+        Command::new("rustc").current_dir(root).args(["--print", "target-libdir", "--target", target]).output();
+    let output = output.map_err(|error| Error::Missing {
+        what: format!("cannot run rustc: {error}"),
+        remedy: "install Rust with rustup".into(),
+    })?;
+    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && Path::new(&folder).is_dir() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::Missing {
+        what: if said.is_empty() { format!("Rust's target {target} is not installed") } else { said },
+        remedy: format!("rustup target add {target}, in {}", root.display()),
+    })
+}
+
+/// Cargo in a workspace. Flags of the caller's own would replace those the kernel and the guests need.
+fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(&project.root).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command.current_dir(root).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     command.env_remove("CARGO_BUILD_TARGET").env_remove("CARGO_TARGET_DIR");
     command
 }
@@ -191,29 +293,73 @@ fn no_cargo(error: &std::io::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn apps() -> Apps {
+    fn apps(root: &str, is_own: bool, packages: &str) -> Apps {
+        let apps = Apps {
+            root: root.into(),
+            target: format!("{root}/target/guest").into(),
+            images: format!("{root}/target/firn/images").into(),
+            is_own,
+            packages: BTreeMap::new(),
+        };
+        let folder = if is_own { root.to_owned() } else { format!("{root}/apps") };
+        apps.with(&serde_json::from_str(packages).unwrap(), Path::new(&folder))
+    }
+
+    fn firn() -> Apps {
         let text = r#"{"packages": [
             {"name": "web", "manifest_path": "/w/apps/web/Cargo.toml", "targets": [{"name": "web", "kind": ["bin"]}, {"name": "x", "kind": ["test"]}]},
             {"name": "supervisor", "manifest_path": "/w/apps/supervisor/Cargo.toml", "targets": [{"name": "supervisor", "kind": ["bin"]}]},
             {"name": "hostile", "manifest_path": "/w/apps/hostile/Cargo.toml", "targets": [{"name": "bad_pointer", "kind": ["bin"]}]},
             {"name": "firn", "manifest_path": "/w/firn/Cargo.toml", "targets": [{"name": "firn", "kind": ["bin"]}]}
         ]}"#;
-        Apps::of(&serde_json::from_str(text).unwrap(), Path::new("/w/apps"))
+        apps("/w", false, text)
+    }
+
+    fn own() -> Apps {
+        let text = r#"{"packages": [
+            {"name": "hello", "manifest_path": "/home/hello/Cargo.toml", "targets": [{"name": "hello", "kind": ["lib"]}, {"name": "web", "kind": ["bin"]}]}
+        ]}"#;
+        apps("/home/hello", true, text)
+    }
+
+    fn names(apps: &Apps) -> Vec<&str> {
+        apps.packages.keys().map(String::as_str).collect()
+    }
+
+    fn chosen(own: Option<&Apps>, wanted: &[&str]) -> Vec<(bool, String)> {
+        let wanted: Vec<String> = wanted.iter().map(|&name| name.to_owned()).collect();
+        let chosen = choose_of(own, &firn(), &wanted).unwrap();
+        chosen.iter().map(|apps| (apps.is_own, names(apps).join(" "))).collect()
     }
 
     #[test]
     fn apps_are_the_binaries_under_their_folder() {
-        let apps = apps();
-        assert_eq!(apps.0.keys().map(String::as_str).collect::<Vec<_>>(), ["bad_pointer", "supervisor", "web"]);
-        assert_eq!(apps.0["bad_pointer"], "hostile");
-        assert_eq!(apps.choose(&[]).unwrap(), apps);
-        let web = apps.choose(&["web".into()]).unwrap();
-        assert_eq!(web.0.keys().map(String::as_str).collect::<Vec<_>>(), ["supervisor", "web"]);
+        assert_eq!(names(&firn()), ["bad_pointer", "supervisor", "web"]);
+        assert_eq!(firn().packages["bad_pointer"], "hostile");
+        assert_eq!(chosen(None, &[]), [(false, "bad_pointer supervisor web".to_owned())]);
+        assert_eq!(chosen(None, &["web"]), [(false, "supervisor web".to_owned())]);
+    }
+
+    #[test]
+    fn own_programs_stand_before_firns() {
+        let own = own();
+        let of = |is_own, names: &str| (is_own, names.to_owned());
+        assert_eq!(chosen(Some(&own), &[]), [of(false, "supervisor"), of(true, "web")]);
+        assert_eq!(chosen(Some(&own), &["web"]), [of(false, "supervisor"), of(true, "web")]);
+        assert_eq!(chosen(Some(&own), &["bad_pointer"]), [of(false, "bad_pointer supervisor")]);
     }
 
     #[test]
     fn unknown_apps_are_named() {
-        let message = apps().choose(&["wbe".into()]).unwrap_err().to_string();
+        let message = choose_of(Some(&own()), &firn(), &["wbe".into()]).unwrap_err().to_string();
         assert!(message.contains("\"wbe\"") && message.contains("bad_pointer, supervisor, web"), "{message}");
+    }
+
+    #[test]
+    fn the_profile_of_guests_is_handed_on() {
+        let manifest = "[profile.guest]\ninherits = \"release\"\nopt-level = 2\n".parse().unwrap();
+        let expected = ["--config", "profile.guest.inherits=\"release\"", "--config", "profile.guest.opt-level=2"];
+        assert_eq!(profile(&manifest), expected);
+        assert!(profile(&toml::Table::new()).is_empty());
     }
 }

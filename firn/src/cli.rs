@@ -2,6 +2,7 @@
 
 use crate::accel::Wish;
 use crate::machine::DEFAULT_NAME;
+use crate::net::{Mode, Publish};
 use crate::qemu::Kind;
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -41,7 +42,12 @@ pub struct Name {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Build the kernel and guest images.
+    /// Make a project for a service.
+    New {
+        /// The project's folder, which is made; its name is the service's.
+        name: PathBuf,
+    },
+    /// Build the kernel and guest images: those of the project you are in, or of Firn.
     Build {
         /// The apps to build, with the supervisor [default: all].
         apps: Vec<String>,
@@ -63,15 +69,17 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE.img")]
         output: PathBuf,
     },
+    /// Boot a machine with a service: what `firn new` made, or an app of Firn's.
+    Run(Run),
     /// Boot a machine with the services of a fleet file.
     Up(Up),
-    /// Print a machine's log, with names for the addresses in reports.
+    /// Print a machine's log until it ends, each line after the name of its VM, with names for the addresses in reports.
     Logs {
-        /// Only what this VM says and what is said about it.
-        vm: Option<u32>,
-        /// Go on until the machine ends.
-        #[arg(short, long)]
-        follow: bool,
+        /// Only what is from or about this VM or service: a number, such as 7, or a name, such as web or web-7.
+        vm: Option<String>,
+        /// Print what there is, and do not wait for more.
+        #[arg(long)]
+        no_follow: bool,
         /// Which machine.
         #[command(flatten)]
         name: Name,
@@ -146,14 +154,63 @@ pub enum Command {
     Hold,
 }
 
+/// Options of `firn run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The service: the project you are in or one in this folder, or an app of Firn's.
+    pub service: String,
+    /// VMs of it [default: what the project says, or 1].
+    #[arg(long, value_name = "N")]
+    pub count: Option<u32>,
+    /// Arguments of each VM of it, instead of the project's.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub args: Option<String>,
+    /// An app through which all traffic of the service's VMs goes: a firewall, a proxy. It is started beside it.
+    #[arg(long, value_name = "APP")]
+    pub gateway: Option<String>,
+    /// Arguments of the gateway.
+    #[arg(long, value_name = "WORDS", requires = "gateway", allow_hyphen_values = true)]
+    pub gateway_args: Option<String>,
+    /// Take the images as they are.
+    #[arg(long)]
+    pub no_build: bool,
+    /// End the machine of this name first, if it is up.
+    #[arg(long)]
+    pub replace: bool,
+    /// How VMs are reached.
+    #[arg(long, value_enum, default_value_t = Mode::User)]
+    pub net: Mode,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineOptions,
+}
+
 /// Options of `firn up`.
 #[derive(Debug, Args)]
 pub struct Up {
     /// The fleet file.
     pub fleet: PathBuf,
+    /// VMs of a service, instead of the fleet file's count. Can be given several times.
+    #[arg(long, value_name = "SERVICE.count=N", value_parser = parse_count)]
+    pub set: Vec<(String, u32)>,
+    /// How VMs are reached [default: tap, or user if a port is published].
+    #[arg(long, value_enum)]
+    pub net: Option<Mode>,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineOptions,
+}
+
+/// Options for a machine that is to be booted.
+#[derive(Debug, Args)]
+pub struct MachineOptions {
     /// Which machine.
     #[command(flatten)]
     pub name: Name,
+    /// Publish a port of a service's first VM, such as 8080:80: [ADDRESS:]PORT:[SERVICE:]PORT[/udp]. Can be given several
+    /// times.
+    #[arg(short, long, value_name = "PORTS")]
+    pub publish: Vec<Publish>,
     /// Processors of the machine, instead of the fleet file's.
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
@@ -175,9 +232,9 @@ pub struct Up {
     /// Count instructions: a nanosecond of the machine's time is one of its instructions. For measurements.
     #[arg(long, hide = true)]
     pub icount: bool,
-    /// VMs of a service, instead of the fleet file's count. Can be given several times.
-    #[arg(long, value_name = "SERVICE.count=N", value_parser = parse_count)]
-    pub set: Vec<(String, u32)>,
+    /// Let a debugger look into the machine, at this port of this host.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub gdb: Option<u16>,
     /// Options for the kernel, such as log=debug.
     #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true)]
     pub kernel_options: String,
@@ -221,13 +278,16 @@ mod tests {
         else {
             panic!("up")
         };
-        assert_eq!(
-            (up.memory, up.set, up.machine, up.accel),
-            (Some(2 << 30), vec![("web".into(), 9)], Kind::Q35, Wish::Tcg)
-        );
-        assert_eq!((up.swap, up.swap_iops), (Some(4 << 30), Some(5000)));
+        assert_eq!((up.set, up.net), (vec![("web".into(), 9)], None));
+        let machine = up.machine;
+        assert_eq!((machine.memory, machine.machine, machine.accel), (Some(2 << 30), Kind::Q35, Wish::Tcg));
+        assert_eq!((machine.swap, machine.swap_iops), (Some(4 << 30), Some(5000)));
         let Command::Up(up) = parse("firn up f.toml --swap 0").unwrap().command else { panic!("up") };
-        assert_eq!((up.swap, up.swap_iops), (Some(0), None));
+        assert_eq!((up.machine.swap, up.machine.swap_iops), (Some(0), None));
+        let run = parse("firn run web -p 8080:80 -p 5353:53/udp --gdb 1234 --args body=9").unwrap().command;
+        let Command::Run(run) = run else { panic!("run") };
+        assert_eq!((run.service.as_str(), run.args.as_deref(), run.net), ("web", Some("body=9"), Mode::User));
+        assert_eq!((run.machine.publish.len(), run.machine.gdb), (2, Some(1234)));
         for bad in [
             "firn up",
             "firn up f --swap 5",
@@ -235,6 +295,11 @@ mod tests {
             "firn up f --memory 2",
             "firn up f --set web=9",
             "firn up f --machine pc",
+            "firn up f -p 80",
+            "firn run",
+            "firn run web --gdb 0",
+            "firn run web --gateway-args x",
+            "firn new",
             "firn exec --",
             "firn ask",
             "firn ask --timeout 0 status",

@@ -122,6 +122,8 @@ pub struct Overrides {
     pub swap_iops: Option<u32>,
     /// VMs of the services of these names.
     pub counts: Vec<(String, u32)>,
+    /// Arguments of the VMs of these.
+    pub arguments: Vec<(String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -221,7 +223,11 @@ impl Fleet {
         Self::parse(&text, file, project, overrides)
     }
 
-    fn parse(text: &str, file: &Path, project: &Project, overrides: &Overrides) -> Checked<Self> {
+    /// Reads the text of a fleet file, and everything it names.
+    ///
+    /// # Errors
+    /// As [`Fleet::load`].
+    pub fn parse(text: &str, file: &Path, project: &Project, overrides: &Overrides) -> Checked<Self> {
         let source = Source { file, text };
         let raw: RawFleet = toml::from_str(text).map_err(|error| source.unreadable(&error))?;
         let machine = raw.machine.unwrap_or_default();
@@ -239,7 +245,11 @@ impl Fleet {
         check_addresses(&source, &network, &raw.service, &counts)?;
         let mut next_vm = 1;
         for (service, count) in raw.service.iter().zip(counts) {
-            let service = read_service(&source, project, service.get_ref(), &groups, next_vm..next_vm + count)?;
+            let mut service = read_service(&source, project, service.get_ref(), &groups, next_vm..next_vm + count)?;
+            if let Some((_, given)) = overrides.arguments.iter().rfind(|(name, _)| *name == service.name) {
+                check_arguments(given).map_err(|(problem, remedy)| source.whole("--args", problem, remedy))?;
+                service.arguments.clone_from(given);
+            }
             if services.iter().any(|s: &Service| s.name == service.name) {
                 let at = raw.service[services.len()].get_ref().name.span().start;
                 let field = format!("service {:?}: name", service.name);
@@ -364,14 +374,21 @@ fn read_service(
     let shares = terms::read_shares(source, raw.shares.as_ref(), &field("shares"))?;
     let terms = terms::read_terms(source, raw, groups)?;
     let arguments = raw.args.as_ref().map_or("", |a| a.get_ref().as_str());
-    if arguments.len() > MAX_ARGUMENT_BYTES {
-        let at = raw.args.as_ref().map_or(0, |a| a.span().start);
-        let problem = format!("{} bytes of arguments", arguments.len());
-        return Err(source.error(at, &field("args"), problem, format!("at most {MAX_ARGUMENT_BYTES} are allowed")));
-    }
+    check_arguments(arguments).map_err(|(problem, remedy)| {
+        source.error(raw.args.as_ref().map_or(0, |a| a.span().start), &field("args"), problem, remedy)
+    })?;
     let arguments = arguments.to_owned();
     let (first_vm, count) = (vms.start, vms.end - vms.start);
     Ok(Service { name: name.clone(), image, first_vm, count, memory_pages, minimum_pages, shares, terms, arguments })
+}
+
+/// Problem and remedy, if arguments are too long.
+fn check_arguments(arguments: &str) -> Result<(), (String, String)> {
+    if arguments.len() <= MAX_ARGUMENT_BYTES {
+        return Ok(());
+    }
+    let problem = format!("{} bytes of arguments", arguments.len());
+    Err((problem, format!("at most {MAX_ARGUMENT_BYTES} are allowed")))
 }
 
 fn read_memory(source: &Source<'_>, raw: &Spanned<String>, field: &str) -> Checked<u32> {

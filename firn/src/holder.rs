@@ -1,4 +1,4 @@
-//! The process that holds a machine's network namespace: it makes the namespace, starts the emulator inside it,
+//! The process that holds a machine, and its network namespace if it has one: it makes the namespace, starts the emulator,
 //! waits for its end and writes down how it ended. It is this program itself, started by `firn up` with a hidden
 //! command, and lives in the background as long as the machine does.
 
@@ -21,7 +21,8 @@ pub const COMMAND: &str = "hold";
 /// What the holder is to do: one line of JSON on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
-    network: Network,
+    /// The namespace's addresses, if there is to be one.
+    network: Option<Network>,
     arguments: Vec<OsString>,
 }
 
@@ -44,11 +45,12 @@ pub struct Started {
     pub user_namespace: bool,
 }
 
-/// Starts a holder, and through it the emulator with these arguments, in a machine's folder.
+/// Starts a holder, and through it the emulator with these arguments, in a machine's folder; in a network namespace if
+/// there are addresses for it.
 ///
 /// # Errors
 /// `Missing` if this host or user lacks something, `Failed` if the emulator does not start.
-pub fn start(folder: &Path, network: &Network, arguments: Vec<OsString>) -> Result<Started> {
+pub fn start(folder: &Path, network: Option<&Network>, arguments: Vec<OsString>) -> Result<Started> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Error::failed(format!("{what}: {error}"), "");
     let program = std::env::current_exe().map_err(|e| failed("cannot find this program", &e))?;
     let log = folder.join(files::HOLDER_LOG);
@@ -57,7 +59,7 @@ pub fn start(folder: &Path, network: &Network, arguments: Vec<OsString>) -> Resu
     command.arg(COMMAND).current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
     let mut child = command.spawn().map_err(|e| failed("cannot start the machine's holder", &e))?;
     let holder = Process::of(child.id());
-    let answer = converse(&mut child, &Order { network: *network, arguments });
+    let answer = converse(&mut child, &Order { network: network.copied(), arguments });
     match (answer, holder) {
         (Ok(Answer::Started { qemu, user_namespace }), Some(holder)) => Ok(Started { holder, qemu, user_namespace }),
         (Ok(Answer::Missing { what, remedy }), _) => Err(Error::Missing { what, remedy }),
@@ -153,8 +155,11 @@ impl SerialLog {
 
 fn begin(order: Order) -> Result<(Child, SerialLog, Answer)> {
     // While there is one thread only.
-    let user_namespace = namespace::create()?;
-    namespace::set_up(&order.network)?;
+    let mut user_namespace = false;
+    if let Some(network) = &order.network {
+        user_namespace = namespace::create()?;
+        namespace::set_up(network)?;
+    }
     let serial = SerialLog::start()?;
     let log = File::create(files::EMULATOR_LOG).map_err(Error::io("create", Path::new(files::EMULATOR_LOG)))?;
     let errors = log.try_clone().map_err(Error::io("share", Path::new(files::EMULATOR_LOG)))?;

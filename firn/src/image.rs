@@ -66,11 +66,13 @@ pub struct Written {
     pub bytes: u64,
     /// Pages it takes in a VM.
     pub pages: u32,
-    /// Its symbols.
+    /// The names of its functions.
     pub symbols: PathBuf,
+    /// The program it was made of, for debuggers.
+    pub program: PathBuf,
 }
 
-/// Turns an ELF file into an image with a file of symbols beside it.
+/// Turns an ELF file into an image, with a file of symbols and the ELF file itself beside it.
 ///
 /// # Errors
 /// `Elf` if the file is not a guest, `Io`.
@@ -83,9 +85,13 @@ pub fn convert(elf: &Path, image: &Path) -> Result<Written> {
     }
     let symbols = image.with_extension("sym");
     replace(&symbols, Symbols::of_elf(&bytes).to_text().as_bytes())?;
+    let program = image.with_extension("elf");
+    if program != elf {
+        replace(&program, &bytes)?;
+    }
     replace(image, &encoded)?;
     let pages = guest.segments.last().map_or(0, |s| s.first_page + s.nr_pages);
-    Ok(Written { image: image.to_path_buf(), bytes: encoded.len() as u64, pages, symbols })
+    Ok(Written { image: image.to_path_buf(), bytes: encoded.len() as u64, pages, symbols, program })
 }
 
 /// Writes a file so that a reader sees the old one or the new one, never a part.
@@ -142,6 +148,6 @@ mod tests {
         fs::write(&elf, good().bytes()).unwrap();
         let written = convert(&elf, &image).unwrap();
         assert_eq!(written.pages, 0x27);
-        assert!(image.exists() && written.symbols.exists());
+        assert!(image.exists() && written.symbols.exists() && fs::read(written.program).unwrap() == good().bytes());
     }
 }

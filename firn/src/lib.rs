@@ -3,9 +3,10 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
+//! | [`new`] | make a project for a service |
 //! | [`builder`], [`elf`], [`image`], [`symbols`] | build guests and turn their ELF files into flat images |
-//! | [`fleet`], [`bundle`] | turn a fleet file into a boot bundle |
-//! | [`up`], [`holder`], [`namespace`], [`qemu`], [`swap`], [`accel`] | start a machine |
+//! | [`fleet`], [`bundle`], [`run`] | turn a fleet file into a boot bundle, or a service that is to run without one |
+//! | [`up`], [`holder`], [`net`], [`namespace`], [`qemu`], [`swap`], [`accel`], [`gdb`] | start a machine |
 //! | [`machine`], [`serial`], [`qmp`], [`logs`], [`status`], [`ask`], [`down`] | see and end one that is up |
 //! | [`host`], [`doctor`] | what this host offers and lacks |
 //!
@@ -24,15 +25,19 @@ pub mod down;
 pub mod elf;
 pub mod error;
 pub mod fleet;
+pub mod gdb;
 pub mod holder;
 pub mod host;
 pub mod image;
 pub mod logs;
 pub mod machine;
 pub mod namespace;
+pub mod net;
+pub mod new;
 pub mod project;
 pub mod qemu;
 pub mod qmp;
+pub mod run;
 pub mod serial;
 pub mod size;
 pub mod status;

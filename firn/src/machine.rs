@@ -2,6 +2,7 @@
 //! it is and how it ended.
 
 use crate::error::{Error, Result};
+use crate::net::{Mode, Published};
 use crate::project::Project;
 use crate::swap::SwapDisk;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub mod files {
     pub const BUNDLE: &str = "bundle";
     /// The swap disk.
     pub const SWAP: &str = "swap";
+    /// What leads gdb to it, if it may.
+    pub const GDB_SCRIPT: &str = "debug.gdb";
     /// Held by whoever talks to the serial line.
     pub const SERIAL_LOCK: &str = "serial.lock";
 }
@@ -154,6 +157,15 @@ pub struct Record {
     pub qemu: Process,
     /// Whether the network namespace lies in a user namespace of its own.
     pub user_namespace: bool,
+    /// How its VMs are reached.
+    #[serde(default)]
+    pub net: Mode,
+    /// Ports of this host that lead to VMs.
+    #[serde(default)]
+    pub published: Vec<Published>,
+    /// Port of this host at which a debugger finds it.
+    #[serde(default)]
+    pub gdb: Option<u16>,
     /// The addresses.
     pub network: Network,
     /// VMs, without the supervisor.
@@ -370,8 +382,12 @@ mod tests {
     #[test]
     fn names_do_not_lead_out_of_the_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let project =
-            Project { root: folder.path().into(), target: folder.path().into(), machines: folder.path().join("m") };
+        let project = Project {
+            root: folder.path().into(),
+            target: folder.path().into(),
+            machines: folder.path().join("m"),
+            own: None,
+        };
         assert!(matches!(Machine::open(&project, "../x"), Err(Error::NoMachine { .. })));
         let held = lock(&project, "a").unwrap();
         assert!(lock(&project, "a").is_err());

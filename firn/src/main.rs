@@ -2,19 +2,19 @@
 
 use clap::Parser;
 use firn::builder::Task;
-use firn::cli::{Cli, Command, Format, Up};
+use firn::cli::{Cli, Command, Format, MachineOptions, Run, Up};
 use firn::error::{Error, Result, STATUS_FAILED};
-use firn::fleet::Overrides;
-use firn::logs::{Symbolizer, Tail};
+use firn::fleet::{Fleet, Overrides};
+use firn::logs::{Printer, Tail};
 use firn::machine::{Machine, files, kept_log};
+use firn::net::Mode;
 use firn::project::Project;
-use firn::serial::Line;
-use firn::{ask, builder, doctor, down, holder, image, namespace, size, status, table, up};
+use firn::{ask, builder, doctor, down, holder, image, namespace, new, run, status, table, up};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,15 +36,19 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
     let project = Project::find(cli.state)?;
     match cli.command {
-        Command::Build { apps, lint: true, .. } => {
-            let apps = builder::Apps::find(&project)?.choose(&apps)?;
-            builder::kernel(&project, Task::Lint)?;
-            builder::guests(&project, &apps, Task::Lint)?;
-        }
-        Command::Build { apps, out, format, .. } => build(&project, &apps, out, format)?,
+        Command::Build { apps, lint: true, .. } => lint(&project, &apps)?,
+        Command::Build { apps, out, format, .. } => show_built(build(&project, &apps, out.as_deref())?, format)?,
         Command::Image { elf, output } => print(&describe(&image::convert(&elf, &output)?))?,
-        Command::Up(request) => return start(&project, request),
-        Command::Logs { vm, follow, name } => logs(&project, &name.name, vm, follow)?,
+        Command::New { name } => {
+            let folder = new::create(&project, &name)?;
+            let (folder, service) = (folder.display(), name.file_name().unwrap_or_default().display());
+            print(&format!(
+                "made {folder}\nnext: cd {folder} && firn run {service} -p 8080:80 && curl http://localhost:8080/\n"
+            ))?;
+        }
+        Command::Run(request) => return run_service(project, request),
+        Command::Up(request) => return up(&project, request),
+        Command::Logs { vm, no_follow, name } => logs(&project, &name.name, vm.as_deref(), !no_follow)?,
         Command::Status { name, format } => show(&status::status(&project, &name.name)?, format)?,
         Command::Inspect { vm, name, format } => show(&status::inspect(&project, &name.name, vm)?, format)?,
         Command::Ask { name, timeout, command } => {
@@ -82,15 +86,35 @@ fn describe(written: &image::Written) -> String {
     format!("{}: {} KiB, {} pages of a VM's memory\n", written.image.display(), written.bytes / 1024, written.pages)
 }
 
-fn build(project: &Project, names: &[String], out: Option<PathBuf>, format: Format) -> Result<()> {
-    let apps = builder::Apps::find(project)?.choose(names)?;
+fn lint(project: &Project, names: &[String]) -> Result<()> {
+    if project.own.is_none() {
+        builder::kernel(project, Task::Lint)?;
+    }
+    let apps = builder::choose(project, names)?;
+    apps.iter()
+        .filter(|apps| project.own.is_none() || apps.is_own())
+        .try_for_each(|apps| builder::guests(project, apps, Task::Lint))
+}
+
+/// Builds the kernel and apps, and says where they are.
+fn build(project: &Project, names: &[String], out: Option<&Path>) -> Result<(PathBuf, Vec<image::Written>)> {
+    let apps = builder::choose(project, names)?;
     let kernel = builder::kernel(project, Task::Build)?;
-    builder::guests(project, &apps, Task::Build)?;
-    let written = builder::images(project, &apps, &out.unwrap_or_else(|| project.images()))?;
+    let mut written = Vec::new();
+    for apps in &apps {
+        builder::guests(project, apps, Task::Build)?;
+        written.extend(builder::images(apps, out)?);
+    }
+    Ok((kernel, written))
+}
+
+fn show_built((kernel, written): (PathBuf, Vec<image::Written>), format: Format) -> Result<()> {
     if format == Format::Json {
         let images: Vec<_> = written
             .iter()
-            .map(|w| json!({"image": w.image, "bytes": w.bytes, "pages": w.pages, "symbols": w.symbols}))
+            .map(|w| {
+                json!({"image": w.image, "bytes": w.bytes, "pages": w.pages, "symbols": w.symbols, "program": w.program})
+            })
             .collect();
         return show(&json!({"kernel": kernel, "images": images}), format);
     }
@@ -98,61 +122,77 @@ fn build(project: &Project, names: &[String], out: Option<PathBuf>, format: Form
     print(&format!("{}\n{images}", kernel.display()))
 }
 
-fn start(project: &Project, request: Up) -> Result<ExitCode> {
-    let Up {
-        fleet,
-        name,
-        cpus,
-        memory,
-        swap,
-        swap_iops,
-        machine,
-        accel,
-        icount,
-        set,
-        kernel_options,
-        foreground,
-        format,
-    } = request;
+/// `firn up`.
+fn up(project: &Project, request: Up) -> Result<ExitCode> {
+    let overrides = Overrides { counts: request.set, ..overrides(&request.machine) };
+    let fleet = Fleet::load(&request.fleet, project, &overrides)?;
+    let usual = if request.machine.publish.is_empty() { Mode::Tap } else { Mode::User };
+    start(project, request.machine, fleet, request.net.unwrap_or(usual), None, false)
+}
+
+/// `firn run`.
+fn run_service(project: Project, request: Run) -> Result<ExitCode> {
+    let project = project.with_own(&request.service);
+    let source = run::Source::find(&project, &request)?;
+    if !request.no_build {
+        build(&project, source.apps(), None)?;
+    }
+    let of_service = |value| (request.service.clone(), value);
+    let overrides = Overrides {
+        counts: request.count.into_iter().map(|count| (request.service.clone(), count)).collect(),
+        arguments: request.args.clone().map(of_service).into_iter().collect(),
+        ..overrides(&request.machine)
+    };
+    let fleet = source.fleet(&project, &overrides)?;
+    start(&project, request.machine, fleet, request.net, Some(request.service), request.replace)
+}
+
+fn overrides(machine: &MachineOptions) -> Overrides {
+    Overrides {
+        memory_bytes: machine.memory,
+        cpus: machine.cpus,
+        swap_bytes: machine.swap,
+        swap_iops: machine.swap_iops,
+        ..Overrides::default()
+    }
+}
+
+fn start(
+    project: &Project,
+    options: MachineOptions,
+    fleet: Fleet,
+    net: Mode,
+    service: Option<String>,
+    replaces: bool,
+) -> Result<ExitCode> {
     let started = up::up(
         project,
-        &up::Request {
+        up::Request {
             fleet,
-            name: name.name,
-            kind: machine,
-            wish: accel,
-            is_counted: icount,
-            overrides: Overrides { memory_bytes: memory, cpus, swap_bytes: swap, swap_iops, counts: set },
-            options: kernel_options,
+            name: options.name.name,
+            kind: options.machine,
+            wish: options.accel,
+            is_counted: options.icount,
+            options: options.kernel_options,
+            net,
+            publish: options.publish,
+            service,
+            gdb: options.gdb,
+            replaces,
         },
     )?;
     let seconds = started.started_in.as_secs_f64();
     let machine = &started.machine;
-    match format {
+    match options.format {
         Format::Json => {
             let mut value = status::host(machine);
             value["started_seconds"] = json!(seconds);
             value["accel_reason"] = json!(started.choice.reason);
             print(&format!("{value}\n"))?;
         }
-        Format::Table => {
-            let record = &machine.record;
-            let name = &record.name;
-            print(&format!(
-                "machine {name}: {} VMs started in {seconds:.1} s ({}, {}, {} processor(s), {}{})\n{}\
-                 \nreach them with: firn exec --name {name} -- curl http://{}/\n",
-                record.vms,
-                record.machine,
-                record.accel,
-                record.cpus,
-                size::format(record.memory_bytes),
-                record.swap.map_or_else(String::new, |swap| format!(", swap {}", size::format(swap.bytes))),
-                status::services(machine),
-                record.services.first().map_or_else(String::new, |s| s.first_ipv4.to_string()),
-            ))?;
-        }
+        Format::Table => print(&status::started(machine, seconds))?,
     }
-    if foreground {
+    if options.foreground {
         let report = up::stay(project, &started)?;
         return finish(&machine.record.name, report, Format::Table);
     }
@@ -170,23 +210,22 @@ fn finish(name: &str, report: down::Report, format: Format) -> Result<ExitCode> 
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(STATUS_FAILED) })
 }
 
-fn logs(project: &Project, name: &str, vm: Option<u32>, follow: bool) -> Result<()> {
+fn logs(project: &Project, name: &str, who: Option<&str>, follow: bool) -> Result<()> {
     let machine = Machine::open(project, name);
-    if let (Ok(machine), Some(vm)) = (&machine, vm) {
-        status::check_vm(machine, vm)?;
-    }
-    let (path, symbolizer) = match &machine {
-        Ok(machine) => (machine.file(files::SERIAL_LOG), Symbolizer::load(&machine.folder, &machine.record)),
-        Err(_) if kept_log(project, name).is_file() => (kept_log(project, name), Symbolizer::default()),
+    let (path, printer) = match &machine {
+        Ok(machine) => (machine.file(files::SERIAL_LOG), Printer::new(machine)),
+        Err(_) if kept_log(project, name).is_file() => (kept_log(project, name), Printer::without_names()),
         Err(_) => return Err(Error::NoMachine { name: name.to_owned() }),
+    };
+    let printer = match who {
+        Some(who) => printer.only(who)?,
+        None => printer,
     };
     let mut tail = Tail::open(&path)?;
     loop {
         let is_last = !follow || !machine.as_ref().is_ok_and(Machine::is_alive);
-        for line in tail.lines()? {
-            if vm.is_none_or(|vm| Line::parse(&line).vm() == Some(vm)) {
-                print(&format!("{}\n", symbolizer.name(&line)))?;
-            }
+        for line in tail.lines()?.iter().filter_map(|line| printer.line(line)) {
+            print(&format!("{line}\n"))?;
         }
         if is_last {
             return Ok(());
@@ -197,6 +236,13 @@ fn logs(project: &Project, name: &str, vm: Option<u32>, follow: bool) -> Result<
 
 fn exec(project: &Project, name: &str, command: &[OsString]) -> Result<ExitCode> {
     let machine = Machine::open_alive(project, name)?;
+    if machine.record.net == Mode::User {
+        return Err(Error::Argument {
+            argument: "COMMAND",
+            problem: format!("machine {name:?} has no network namespace: its VMs are reached by published ports"),
+            remedy: "`firn ps` names them; --net tap gives a machine a namespace".into(),
+        });
+    }
     let [program, arguments @ ..] = command else { return Ok(ExitCode::SUCCESS) };
     namespace::enter(machine.record.holder, machine.record.user_namespace)?;
     let error = std::process::Command::new(program).args(arguments).exec();

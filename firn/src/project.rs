@@ -12,10 +12,24 @@ pub struct Project {
     pub target: PathBuf,
     /// Where the state of machines is kept.
     pub machines: PathBuf,
+    /// The service's project that the user is in, if it is one.
+    pub own: Option<Own>,
+}
+
+/// A project that `firn new` made, or one like it: a cargo workspace with a [`MANIFEST`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Its folder.
+    pub root: PathBuf,
+    /// Cargo's target folder there.
+    pub target: PathBuf,
 }
 
 /// A file that only the root of this workspace has.
 const LANDMARK: &str = "virtual-isa/Cargo.toml";
+
+/// The fleet file of a service's project, by which the project is known.
+pub const MANIFEST: &str = "firn.toml";
 
 impl Project {
     /// Finds the workspace from the current folder upwards, else where this program was built.
@@ -42,19 +56,40 @@ impl Project {
             Some(folder) => here.join(folder),
             None => target.join("firn/machines"),
         };
-        Ok(Self { root, target, machines })
+        let own = here.ancestors().find(|folder| folder.join(MANIFEST).is_file()).map(Own::of);
+        Ok(Self { root, target, machines, own })
     }
 
-    /// Where images are written and looked for.
+    /// The same project, for a user who is above a service's project, and names it.
+    #[must_use]
+    pub fn with_own(self, name: &str) -> Self {
+        let folder = std::env::current_dir().unwrap_or_default().join(name);
+        let is_named = self.own.is_none() && check_name(name).is_ok() && folder.join(MANIFEST).is_file();
+        if is_named { Self { own: Some(Own::of(&folder)), ..self } } else { self }
+    }
+
+    /// The workspace's `Cargo.toml`.
+    ///
+    /// # Errors
+    /// `Io`, `Failed` if it is not TOML.
+    pub fn workspace_manifest(&self) -> Result<toml::Table> {
+        let file = self.root.join("Cargo.toml");
+        let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+        text.parse().map_err(|error| Error::failed(format!("{}: {error}", file.display()), ""))
+    }
+
+    /// Where images of the workspace's apps are written and looked for.
     #[must_use]
     pub fn images(&self) -> PathBuf {
-        self.target.join("firn/images")
+        images_in(&self.target)
     }
 
-    /// The image of an app of the workspace.
+    /// The image of an app: the user's own, if there is one of that name, else the workspace's.
     #[must_use]
     pub fn image(&self, app: &str) -> PathBuf {
-        self.images().join(format!("{app}.img"))
+        let file = format!("{app}.img");
+        let own = self.own.as_ref().map(|own| own.images().join(&file)).filter(|own| own.is_file());
+        own.unwrap_or_else(|| self.images().join(file))
     }
 
     /// The kernel's ELF file.
@@ -63,17 +98,35 @@ impl Project {
         self.target.join("x86_64-unknown-none/kernel/kernel")
     }
 
-    /// Target folder of guest builds, apart from the host's: their flags differ.
-    #[must_use]
-    pub fn guest_target(&self) -> PathBuf {
-        self.target.join("guest")
-    }
-
     /// What the self-test of hardware virtualization found.
     #[must_use]
     pub fn accel_cache(&self) -> PathBuf {
         self.target.join("firn/accel.json")
     }
+}
+
+impl Own {
+    fn of(folder: &Path) -> Self {
+        let given =
+            std::env::var_os("CARGO_TARGET_DIR").map(|given| std::env::current_dir().unwrap_or_default().join(given));
+        Self { root: folder.to_path_buf(), target: given.unwrap_or_else(|| folder.join("target")) }
+    }
+
+    /// Where images of its programs are written and looked for.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        images_in(&self.target)
+    }
+
+    /// What is booted if nothing else is said.
+    #[must_use]
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join(MANIFEST)
+    }
+}
+
+fn images_in(target: &Path) -> PathBuf {
+    target.join("firn/images")
 }
 
 /// Checks the name of a machine or a service: it becomes a folder, a log line and a field of the bundle.

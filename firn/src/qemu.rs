@@ -1,7 +1,6 @@
 //! The emulator's command line.
 
 use crate::machine::files;
-use crate::namespace::TAP;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -68,6 +67,8 @@ pub struct Setup {
     pub kernel: PathBuf,
     /// The kernel's options.
     pub options: String,
+    /// Port of this host at which a debugger finds the machine.
+    pub gdb: Option<u16>,
 }
 
 /// The part of the command line that every machine has: processor, memory, kernel, how it ends.
@@ -105,13 +106,17 @@ pub fn arguments(setup: &Setup) -> Vec<OsString> {
     if !setup.options.is_empty() {
         arguments.extend(["-append".into(), setup.options.clone().into()]);
     }
+    if let Some(port) = setup.gdb {
+        arguments.extend(["-gdb".into(), format!("tcp:127.0.0.1:{port}").into()]);
+    }
     arguments
 }
 
-/// The part that machines with VMs have: the bundle, the network, the sockets. Paths are relative to the machine's
-/// folder, in which the emulator runs: sockets allow 107 bytes, and the emulator would split paths at commas.
+/// The part that machines with VMs have: the bundle, the wire (an option of [`crate::net::netdev`]'s), the sockets. Paths
+/// are relative to the machine's folder, in which the emulator runs: sockets allow 107 bytes, and the emulator would split
+/// paths at commas.
 #[must_use]
-pub fn machine_arguments(kind: Kind) -> Vec<OsString> {
+pub fn machine_arguments(kind: Kind, netdev: String) -> Vec<OsString> {
     let bus = match kind {
         Kind::Microvm => "virtio-net-device",
         Kind::Q35 => "virtio-net-pci",
@@ -121,7 +126,7 @@ pub fn machine_arguments(kind: Kind) -> Vec<OsString> {
         "-initrd".to_owned(),
         files::BUNDLE.to_owned(),
         "-netdev".to_owned(),
-        format!("tap,id=wire,ifname={TAP},script=no,downscript=no,vhost=off"),
+        netdev,
         "-device".to_owned(),
         format!("{bus},netdev=wire,mac={}", mac.join(":")),
         "-chardev".to_owned(),
@@ -147,9 +152,10 @@ mod tests {
             memory_bytes: 2 << 30,
             kernel: "/a b/kernel,1".into(),
             options: "log=debug selftest".into(),
+            gdb: Some(1234).filter(|_| kind == Kind::Q35),
         };
         let mut all = arguments(&setup);
-        all.extend(machine_arguments(kind));
+        all.extend(machine_arguments(kind, "user,id=wire".into()));
         all.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join("|")
     }
 
@@ -161,13 +167,14 @@ mod tests {
             "-accel|tcg",
             "-smp|2|-m|2097152K",
             "|-kernel|/a b/kernel,1|-append|log=debug selftest|",
-            "virtio-net-device,netdev=wire,mac=02:f1:ff:00:00:02",
+            "-netdev|user,id=wire|-device|virtio-net-device,netdev=wire,mac=02:f1:ff:00:00:02",
             "-initrd|bundle|",
         ] {
             assert!(microvm.contains(part), "{part} in {microvm}");
         }
         let q35 = line(Kind::Q35, Accel::Kvm, false);
         assert!(q35.contains("-M|q35|-accel|kvm|-cpu|host|") && q35.contains("virtio-net-pci"), "{q35}");
+        assert!(q35.contains("|-gdb|tcp:127.0.0.1:1234|") && !microvm.contains("-gdb"), "{q35}");
         assert!(microvm.contains("thread=multi") && !microvm.contains("-icount"), "{microvm}");
         let counted = line(Kind::Microvm, Accel::Tcg, true);
         assert!(counted.contains("thread=single") && counted.contains("|-icount|shift=0,sleep=off|"), "{counted}");

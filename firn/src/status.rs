@@ -1,7 +1,8 @@
 //! `firn status`, `firn inspect`, `firn ps`: what runs, as the supervisor and the host see it.
 
 use crate::error::{Error, Result};
-use crate::machine::Machine;
+use crate::machine::{Machine, files};
+use crate::net::{Mode, Protocol};
 use crate::project::Project;
 use crate::{qmp, serial, size};
 use serde_json::{Map, Value, json};
@@ -92,6 +93,10 @@ pub fn host(machine: &Machine) -> Value {
         "qemu_pid": record.qemu.pid,
         "holder_pid": record.holder.pid,
         "vms": record.vms,
+        "net": record.net,
+        "published": record.published,
+        "gdb": record.gdb,
+        "gdb_script": record.gdb.map(|_| machine.file(files::GDB_SCRIPT)),
         "network": {
             "subnet": format!("{}/{}", dotted(network.subnet), network.prefix_bits),
             "host": dotted(network.host_ipv4),
@@ -100,6 +105,41 @@ pub fn host(machine: &Machine) -> Value {
         },
         "services": record.services,
     })
+}
+
+/// What has been started, for people, and what they can do with it.
+#[must_use]
+pub fn started(machine: &Machine, seconds: f64) -> String {
+    let record = &machine.record;
+    let name = &record.name;
+    let mut text = format!(
+        "machine {name}: {} VM{} started in {seconds:.1} s ({}, {}, {} processor(s), {}{})\n{}\n",
+        record.vms,
+        if record.vms == 1 { "" } else { "s" },
+        record.machine,
+        record.accel,
+        record.cpus,
+        size::format(record.memory_bytes),
+        record.swap.map_or_else(String::new, |swap| format!(", swap {}", size::format(swap.bytes))),
+        services(machine),
+    );
+    for port in &record.published {
+        text.push_str(&format!("published: {port}\n"));
+    }
+    let first = record.services.first().map_or_else(String::new, |s| s.first_ipv4.to_string());
+    let tcp = record.published.iter().find(|port| port.protocol == Protocol::Tcp);
+    match (record.net, tcp) {
+        (Mode::Tap, _) => text.push_str(&format!("reach them with: firn exec --name {name} -- curl http://{first}/\n")),
+        (Mode::User, Some(port)) => text.push_str(&format!("reach it with: curl http://{}/\n", port.from)),
+        (Mode::User, None) if record.published.is_empty() => {
+            text.push_str("nothing can reach them: publish a port, such as -p 8080:80, or give --net tap\n");
+        }
+        (Mode::User, None) => {}
+    }
+    if record.gdb.is_some() {
+        text.push_str(&format!("debug it with: gdb -x {}\n", machine.file(files::GDB_SCRIPT).display()));
+    }
+    text
 }
 
 /// The services of a machine, for people.
@@ -130,7 +170,8 @@ pub fn services(machine: &Machine) -> String {
 /// All machines, for people.
 #[must_use]
 pub fn list(machines: &[Machine]) -> String {
-    let mut rows = vec![["NAME", "STATE", "VMS", "CPUS", "MEMORY", "ACCEL", "FLEET"].map(String::from).to_vec()];
+    let mut rows =
+        vec![["NAME", "STATE", "VMS", "CPUS", "MEMORY", "ACCEL", "FLEET", "PORTS"].map(String::from).to_vec()];
     for machine in machines {
         let record = &machine.record;
         rows.push(vec![
@@ -141,6 +182,7 @@ pub fn list(machines: &[Machine]) -> String {
             size::format(record.memory_bytes),
             record.accel.clone(),
             record.fleet.display().to_string(),
+            record.published.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         ]);
     }
     crate::table::columns(&rows)

@@ -3,16 +3,18 @@
 use crate::accel::{self, Choice, Wish};
 use crate::builder::SUPERVISOR;
 use crate::error::{Error, Result};
-use crate::fleet::{Fleet, Overrides, terms};
-use crate::logs::{SUPERVISOR_SYMBOLS, Symbolizer, Tail, service_symbols};
+use crate::fleet::{Fleet, terms};
+use crate::logs::{Printer, SUPERVISOR_SYMBOLS, Tail, service_symbols};
 use crate::machine::{self, Machine, Process, Record, ServiceRecord, ending, files, write_json};
+use crate::net::{self, Mode, Publish, Published};
 use crate::project::{Project, check_name};
 use crate::qemu::{Accel, Kind, Setup};
 use crate::serial::Line;
-use crate::{bundle, down, holder, host, qemu, swap};
+use crate::{bundle, down, gdb, holder, host, qemu, swap};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +24,8 @@ use virtual_isa::PAGE_SIZE;
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The fleet file.
-    pub fleet: PathBuf,
+    /// What it runs.
+    pub fleet: Fleet,
     /// Name of the machine.
     pub name: String,
     /// The emulated machine.
@@ -32,10 +34,18 @@ pub struct Request {
     pub wish: Wish,
     /// Whether its time is to count its instructions.
     pub is_counted: bool,
-    /// Instead of what the fleet file says.
-    pub overrides: Overrides,
     /// Further options for the kernel.
     pub options: String,
+    /// How its VMs are reached.
+    pub net: Mode,
+    /// Ports that lead to VMs.
+    pub publish: Vec<Publish>,
+    /// The service meant by ports that name none.
+    pub service: Option<String>,
+    /// Port at which a debugger finds it.
+    pub gdb: Option<u16>,
+    /// Whether a machine of that name that is up is to be ended first.
+    pub replaces: bool,
 }
 
 /// A machine that is up.
@@ -55,36 +65,39 @@ pub struct Up {
 ///
 /// # Errors
 /// Bad input and what this host lacks before anything has started; `Failed` after that.
-pub fn up(project: &Project, request: &Request) -> Result<Up> {
+pub fn up(project: &Project, mut request: Request) -> Result<Up> {
     check_name(&request.name).map_err(|problem| Error::Argument {
         argument: "--name",
         problem: format!("{:?} {problem}", request.name),
         remedy: "a name is 1 to 32 letters, digits, '-' and '_'".into(),
     })?;
-    let fleet = Fleet::load(&request.fleet, project, &request.overrides)?;
     if request.is_counted {
-        check_counted(request.wish, fleet.cpus)?;
+        check_counted(request.wish, request.fleet.cpus)?;
     }
+    check_net(&mut request)?;
     let built = Built::find(project)?;
     host::qemu()?;
-    host::iproute()?;
-    host::tun()?;
+    if request.replaces && Machine::open(project, &request.name).is_ok_and(|machine| machine.is_alive()) {
+        down::down(project, &request.name)?;
+    }
     let _lock = machine::lock(project, &request.name)?;
     if Machine::open(project, &request.name).is_ok_and(|machine| machine.is_alive()) {
-        return Err(Error::AlreadyUp { name: request.name.clone() });
+        return Err(Error::AlreadyUp { name: request.name });
     }
+    let ports = net::resolve(&request.publish, &request.fleet, request.service.as_deref())?;
     machine::clear_away(project, &request.name)?;
-    let choice = match request.is_counted {
-        true => Choice { accel: Accel::Tcg, reason: "instructions are counted".into() },
-        false => accel::choose(project, request.wish, request.kind)?,
+    let choice = match (request.is_counted, request.gdb) {
+        (true, _) => Choice { accel: Accel::Tcg, reason: "instructions are counted".into() },
+        (_, Some(_)) if request.wish == Wish::Auto => Choice { accel: Accel::Tcg, reason: "for the debugger".into() },
+        _ => accel::choose(project, request.wish, request.kind)?,
     };
     eprintln!("firn: acceleration {} ({})", choice.accel.name(), choice.reason);
-    let bundle = bundle::encode(&fleet, &request.name, &built.supervisor)?;
+    let bundle = bundle::encode(&request.fleet, &request.name, &built.supervisor)?;
     let folder = project.machines.join(&request.name);
-    prepare(&folder, &fleet, &built, &bundle)?;
+    prepare(&folder, &request, &built, &bundle)?;
     let stop = on_signals()?;
     let begun = Instant::now();
-    let machine = start(request, &fleet, &choice, folder.clone()).inspect_err(|_| {
+    let machine = start(&request, &choice, ports, folder.clone()).inspect_err(|_| {
         // What could not be started has no log worth keeping.
         let _ = fs::remove_dir_all(&folder);
     })?;
@@ -96,6 +109,30 @@ pub fn up(project: &Project, request: &Request) -> Result<Up> {
             Err(error.naming(&machine::kept_log(project, &request.name)))
         }
     }
+}
+
+/// Checks that VMs can be reached as asked for, and sets the address that the host has then.
+fn check_net(request: &mut Request) -> Result<()> {
+    match request.net {
+        Mode::Tap if !request.publish.is_empty() => {
+            return Err(Error::Argument {
+                argument: "--publish",
+                problem: "with --net tap, VMs are reached by their own addresses".into(),
+                remedy: "leave one of the two out".into(),
+            });
+        }
+        Mode::Tap => {
+            host::iproute()?;
+            host::tun()?;
+        }
+        Mode::User => request.fleet.network.host_mac = net::user_host_mac(&request.fleet.network),
+    }
+    let Some(port) = request.gdb else { return Ok(()) };
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(drop).map_err(|error| Error::Argument {
+        argument: "--gdb",
+        problem: format!("cannot use port {port}: {error}"),
+        remedy: "choose another port of this host".into(),
+    })
 }
 
 /// Checks that the instructions of such a machine can be counted.
@@ -143,20 +180,24 @@ impl Built {
 
 /// Fills the machine's folder. It keeps the kernel and the symbols, so that the log can be read even after a new
 /// build.
-fn prepare(folder: &Path, fleet: &Fleet, built: &Built, bundle: &[u8]) -> Result<()> {
+fn prepare(folder: &Path, request: &Request, built: &Built, bundle: &[u8]) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let file = folder.join(files::BUNDLE);
     fs::write(&file, bundle).map_err(Error::io("write", &file))?;
     fs::copy(&built.kernel, folder.join(files::KERNEL)).map_err(Error::io("copy", &built.kernel))?;
-    let services = fleet.services.iter().enumerate().map(|(n, s)| (s.image.as_path(), service_symbols(n)));
+    let services = request.fleet.services.iter().enumerate().map(|(n, s)| (s.image.as_path(), service_symbols(n)));
     for (image, name) in services.chain([(built.supervisor.as_path(), SUPERVISOR_SYMBOLS.to_owned())]) {
         // An image of one's own need not have symbols.
         let _ = fs::copy(image.with_extension("sym"), folder.join(name));
     }
-    Ok(())
+    match request.gdb {
+        Some(port) => gdb::prepare(folder, port, &request.fleet, &built.supervisor),
+        None => Ok(()),
+    }
 }
 
-fn start(request: &Request, fleet: &Fleet, choice: &Choice, folder: PathBuf) -> Result<Machine> {
+fn start(request: &Request, choice: &Choice, ports: Vec<Published>, folder: PathBuf) -> Result<Machine> {
+    let fleet = &request.fleet;
     let setup = Setup {
         kind: request.kind,
         accel: choice.accel,
@@ -165,12 +206,13 @@ fn start(request: &Request, fleet: &Fleet, choice: &Choice, folder: PathBuf) -> 
         memory_bytes: fleet.memory_bytes,
         kernel: files::KERNEL.into(),
         options: request.options.clone(),
+        gdb: request.gdb,
     };
     let swap = fleet.swap.map(|swap| swap::create(&folder, swap)).transpose()?;
     let mut arguments = qemu::arguments(&setup);
-    arguments.extend(qemu::machine_arguments(request.kind));
+    arguments.extend(qemu::machine_arguments(request.kind, net::netdev(request.net, &fleet.network, &ports)));
     arguments.extend(swap.iter().flat_map(|disk| swap::arguments(request.kind, disk)));
-    let started = holder::start(&folder, &fleet.network, arguments)?;
+    let started = holder::start(&folder, Some(&fleet.network).filter(|_| request.net == Mode::Tap), arguments)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let record = Record {
         name: request.name.clone(),
@@ -185,6 +227,9 @@ fn start(request: &Request, fleet: &Fleet, choice: &Choice, folder: PathBuf) -> 
         holder: started.holder,
         qemu: started.qemu,
         user_namespace: started.user_namespace,
+        net: request.net,
+        published: ports,
+        gdb: request.gdb,
         network: fleet.network,
         vms: fleet.nr_vms(),
         services: fleet.services.iter().map(|s| service_record(fleet, s)).collect(),
@@ -293,13 +338,13 @@ impl NotStarted {
 /// `Io`, and those of [`down::down`].
 pub fn stay(project: &Project, up: &Up) -> Result<down::Report> {
     let machine = &up.machine;
-    let symbolizer = Symbolizer::load(&machine.folder, &machine.record);
+    let printer = Printer::new(machine);
     let mut tail = Tail::open(&machine.file(files::SERIAL_LOG))?;
     loop {
         let is_over = !machine.is_alive() || up.stop.load(Ordering::Relaxed);
-        for line in tail.lines()? {
+        for line in tail.lines()?.iter().filter_map(|line| printer.line(line)) {
             // Who no longer listens may still want the machine.
-            let _ = writeln!(std::io::stdout(), "{}", symbolizer.name(&line));
+            let _ = writeln!(std::io::stdout(), "{line}");
         }
         if is_over {
             return down::down(project, &machine.record.name);

@@ -37,14 +37,22 @@ fn live(cpus: u32) {
     assert_eq!((&vm["service"], &vm["ipv4"]), (&"web".into(), &"10.65.0.3".into()), "{vm}");
     bench.firn(["inspect", "6", "--name", "life"]).expect(2);
 
-    let log = bench.firn(["logs", "--name", "life"]).expect(0).out;
-    assert!(log.contains("fleet life: 5 VMs started"), "{log}");
-    let of_supervisor = bench.firn(["logs", "0", "--name", "life"]).expect(0).out;
-    assert!(of_supervisor.lines().count() > 0 && of_supervisor.lines().all(|l| l.contains("vm 0|")), "{of_supervisor}");
+    let log = |more: &[&str]| bench.firn([&["logs", "--no-follow", "--name", "life"], more].concat());
+    let all = log(&[]).expect(0).out;
+    assert!(all.contains("fleet life: 5 VMs started") && all.contains("\nkernel     | ["), "{all}");
+    let of_supervisor = log(&["supervisor"]).expect(0).out;
+    assert!(of_supervisor.lines().count() > 0, "{all}");
+    assert!(of_supervisor.lines().all(|line| line.starts_with("supervisor | [")), "{of_supervisor}");
+    log(&["web-6"]).expect(2);
+    // Without --no-follow it goes on until the machine ends.
+    let mut following = bench.command(["logs", "--name", "life"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    assert!(following.try_wait().unwrap().is_none());
 
     let down = bench.firn(["down", "--name", "life", "--format", "json"]).expect(0).json();
     assert_eq!((&down["clean"], &down["ending"]), (&true.into(), &"powered off cleanly".into()));
     assert!(!bench.state().join("life").exists());
+    let followed = Done::of(following.wait_with_output().unwrap()).expect(0).out;
+    assert!(followed.contains("5 VMs started"), "{followed}");
     let holder = up["holder_pid"].as_i64().unwrap();
     assert!(!std::path::Path::new(&format!("/proc/{holder}/ns/net")).exists(), "the namespace is gone");
     assert!(bench.firn(["logs", "--name", "life"]).expect(0).out.contains("5 VMs started"), "the log is kept");

@@ -58,7 +58,8 @@ fn attack_on(cpus: u32, image: &str, cases: &[Case]) -> Aftermath {
         let end = format!("vm {vm} ended: ");
         let line = log.lines().find(|line| line.contains(&end)).unwrap_or_else(|| panic!("{end}\n{log}"));
         assert!(line.contains(&case.ends), "{}: {line}, not {}", case.arguments, case.ends);
-        let said_ok = log.lines().any(|line| line.ends_with(&format!("vm {vm}| ok")));
+        let name = format!("attacker-{n}-{vm} ");
+        let said_ok = log.lines().any(|line| line.starts_with(&name) && line.ends_with("] ok"));
         assert_eq!(said_ok, case.ends == OK, "{}\n{log}", case.arguments);
     }
     assert!(!log.contains("FAILURE"), "{log}");
@@ -71,7 +72,7 @@ fn attack_on(cpus: u32, image: &str, cases: &[Case]) -> Aftermath {
 fn wait_for_ends(bench: &Bench, nr_vms: usize) -> String {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
-        let log = bench.firn(["logs"]).expect(0).out;
+        let log = bench.firn(["logs", "--no-follow"]).expect(0).out;
         let has_ended = |vm: usize| log.contains(&format!("vm {vm} ended: "));
         if (2..nr_vms + 2).all(has_ended) || Instant::now() > end {
             return log;

@@ -272,7 +272,7 @@ impl<'a> Firn<'a> {
     /// The machine's log, or nothing.
     #[must_use]
     pub fn log(&self) -> String {
-        let output = self.run(&["logs", "--name", self.name]).unwrap_or_default();
+        let output = self.run(&["logs", "--no-follow", "--name", self.name]).unwrap_or_default();
         String::from_utf8_lossy(&output).into_owned()
     }
 }

@@ -1,18 +1,18 @@
-//! The smallest useful service: it greets whoever connects to port 80.
+//! The program: `firn build` makes a VM of it, `cargo run` a process of this host.
 #![cfg_attr(firn_guest, no_std, no_main)]
 
-use libos::net::{Error, TcpListener, TcpStream};
+extern crate alloc;
+
+use alloc::boxed::Box;
+use core::error::Error;
+use libos::net::TcpListener;
 
 #[libos::main]
-async fn main() -> Result<(), Error> {
-    let listener = TcpListener::bind(([0, 0, 0, 0], 80))?;
-    loop {
-        let (stream, peer) = listener.accept().await?;
-        libos::log::info!("{peer} is here");
-        libos::task::spawn(greet(stream)).detach();
-    }
-}
-
-async fn greet(stream: TcpStream) {
-    let _ = stream.write_all(b"hello from a VM of my own\n").await;
+async fn main() -> Result<(), Box<dyn Error>> {
+    // `port=8080` among the arguments, for a host on which not everybody may use port 80.
+    let port = libos::arguments::parse_or("port", 80)?;
+    let listener = TcpListener::bind(([0, 0, 0, 0], port))?;
+    libos::log::info!("serving port {port}");
+    template::serve(listener).await?;
+    Ok(())
 }

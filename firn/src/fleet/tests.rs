@@ -13,7 +13,8 @@ impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        let project = Project { root: path.into(), target: path.join("target"), machines: path.join("machines") };
+        let project =
+            Project { root: path.into(), target: path.join("target"), machines: path.join("machines"), own: None };
         let guest = crate::elf::read(&crate::elf::craft::good().bytes()).unwrap();
         let image = crate::image::encode(&guest).unwrap();
         fs::create_dir_all(project.images()).unwrap();

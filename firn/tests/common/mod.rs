@@ -52,6 +52,7 @@ pub fn boot_on(kind: Kind, cpus: u32, options: &str, bundle: Option<&[u8]>, disk
         memory_bytes: 128 << 20,
         kernel: project.kernel(),
         options: options.to_owned(),
+        gdb: None,
     };
     let mut command = Command::new(firn::host::qemu().unwrap());
     command.args(firn::qemu::arguments(&setup)).args(["-monitor", "none", "-serial", "file:serial.log"]);
