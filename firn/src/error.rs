@@ -118,7 +118,7 @@ impl fmt::Display for Error {
             }
             Self::AlreadyUp { name } => write!(
                 f,
-                "machine {name:?} is up already\n  help: end it with `firn down --name {name}`, or give the new one another --name"
+                "machine {name:?} is up already\n  help: end it with `firn down --name {name}`, give the new one another --name, or `firn run` the --replace option"
             ),
             Self::Missing { what, remedy } => write!(f, "{what}\n  help: {remedy}"),
             Self::Io { action, file, error } => write!(f, "cannot {action} {}: {error}", file.display()),

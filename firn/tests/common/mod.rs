@@ -120,6 +120,11 @@ pub fn bundle(fleet: &Fleet) -> Vec<u8> {
     firn::bundle::encode(fleet, "test", &built().image("supervisor")).unwrap()
 }
 
+/// A port of this host that nobody uses.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// A folder for the state of one test's machines, which end with it.
 pub struct Bench {
     folder: TempDir,
