@@ -112,6 +112,18 @@ pub enum Operation<'a> {
         /// Exit status for whoever started the machine; 0 means success, at most 62.
         status: u8,
     },
+    /// Leads all frames of some VMs through another one, their gateway, or no longer: what they send goes to it whoever it
+    /// is for, and so does what is sent to them, but for what it sends itself. It may send frames with their addresses
+    /// as the source, and frames from anywhere to them. The VMs need not be there yet. Answer: [`Answer::Done`].
+    Gateway {
+        /// The first of these VMs.
+        first: u32,
+        /// How many, by their numbers. A range is changed and removed as a whole, and overlaps no other; there are at
+        /// most [`crate::limits::MAX_GATEWAYS`].
+        count: u32,
+        /// Their gateway, which is behind none itself; `None` removes the range.
+        through: Option<u32>,
+    },
 }
 
 /// How a group competes for the processors.

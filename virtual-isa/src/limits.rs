@@ -52,5 +52,8 @@ pub const MAX_GROUPS: u32 = 256;
 /// Classes of VMs, class 0 among them.
 pub const MAX_CLASSES: u32 = 1024;
 
+/// Ranges of VMs that are behind a gateway.
+pub const MAX_GATEWAYS: u32 = 64;
+
 /// Millionths of one processor in one processor: the unit of reservations and limits.
 pub const PROCESSOR_PPM: u32 = 1_000_000;

@@ -1,5 +1,6 @@
 //! One core's instance of the kernel: its event loop.
 
+use crate::gateways::Gateways;
 use crate::ablation::Ablation;
 use crate::account::{Ledger, latency_bucket, note_latency};
 use crate::classes::{Classes, SUPERVISOR_GROUP};
@@ -66,6 +67,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) hw: H,
     pub(crate) bundle: Bundle<'b>,
     pub(crate) network: Network,
+    /// VMs whose frames go through others.
+    pub(crate) gateways: Gateways,
     pub(crate) vms: Vms<H>,
     /// This core's place among the others.
     pub(crate) seat: Seat<H>,

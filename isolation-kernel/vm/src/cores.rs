@@ -59,6 +59,8 @@ pub enum Message<H: Hardware> {
     Group { group: u32, processor: ProcessorTerms },
     /// What a class is.
     Class { class: u32, terms: ClassTerms },
+    /// VMs whose frames go through another, or no longer.
+    Gateway { first: u32, count: u32, through: Option<u32> },
     /// A request of the supervisor's.
     Order { ticket: u64, order: Order },
     /// How one ended.

@@ -250,6 +250,10 @@ impl<'b, H: Hardware> Core<'b, H> {
                 self.tell_all(|| cores::Message::Class { class, terms });
                 Answer::Done
             }),
+            Operation::Gateway { first, count, through } => self.gateways.set(first, count, through).map(|()| {
+                self.tell_all(|| cores::Message::Gateway { first, count, through });
+                Answer::Done
+            }),
             Operation::Inspect { vm } if vm == caller.number => Ok(Answer::Vm(self.vm_status(caller))),
             Operation::Start { vm: SUPERVISOR }
             | Operation::Pause { vm: SUPERVISOR }

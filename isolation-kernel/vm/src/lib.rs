@@ -60,6 +60,7 @@ mod delta;
 mod fault;
 mod fixed;
 mod gate;
+pub mod gateways;
 mod images;
 mod lifecycle;
 mod mail;

@@ -4,6 +4,7 @@
 //! one value, with its pages; its page tables are a cache and stay behind. It goes only while it waits for the
 //! processor and has nothing on disk or on its way there, as each core has a part of the disk of its own.
 
+use crate::gateways::Range;
 use crate::core::{Core, SUPERVISOR};
 use crate::cores::{FIRST, MAX_CORES, Message};
 use crate::network::Out;
@@ -112,9 +113,10 @@ impl<H: Hardware> Core<'_, H> {
             Message::Buffer(frame) => self.hw.give_frame(frame),
             Message::Image(image) => self.images.push(image),
             Message::Template { index, shape } => self.adopt_template(index, shape),
-            // The first core has checked both.
+            // The first core has checked these.
             Message::Group { group, processor } => drop(self.set_group(group, processor)),
             Message::Class { class, terms } => drop(self.classes.define(class, terms)),
+            Message::Gateway { first, count, through } => drop(self.gateways.set(first, count, through)),
             Message::Order { ticket, order } => self.obey(ticket, order),
             Message::Done(done) => self.hear(core, *done),
             Message::Figures { ticket, figures } => self.add_figures(ticket, &figures),
@@ -137,6 +139,10 @@ impl<H: Hardware> Core<'_, H> {
             if processor != crate::classes::DEFAULT_GROUP_TERMS {
                 self.seat.send(&mut self.hw, core, Message::Group { group, processor });
             }
+        }
+        for &Range { first, end, through } in self.gateways.iter() {
+            let (count, through) = (end.saturating_sub(first), Some(through));
+            self.seat.send(&mut self.hw, core, Message::Gateway { first, count, through });
         }
         for class in 1..MAX_CLASSES {
             if let Some(number) = self.classes.find(class) {

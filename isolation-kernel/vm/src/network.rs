@@ -120,7 +120,7 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Does with a frame from the wire what is to be done. Returns the VM that it was for.
     fn take_in(&mut self, out: &mut Out<'_, H>, frame: Frame) -> Option<u32> {
-        match route::route(&self.network, Source::Wire, frame.bytes(), frame.bytes().len()) {
+        match route::route(&self.network, &self.gateways, Source::Wire, frame.bytes(), frame.bytes().len()) {
             Verdict::ToVm(to) => {
                 self.deliver(out, to, frame, Origin::Outside);
                 return Some(to);

@@ -3,7 +3,10 @@
 //! VM addresses are fixed at creation and enforced on what a VM sends. ARP for them is answered by the switch,
 //! so that no broadcast wakes a VM. The switch is also the one next hop of everybody: what is sent to its own
 //! Ethernet address is forwarded by IP address, so that no host needs a neighbour entry per VM.
+//!
+//! Frames of VMs behind a gateway go to the gateway, which alone may speak for them ([`crate::gateways`]).
 
+use crate::gateways::Gateways;
 use virtual_isa::network::{ETHERNET_HEADER_BYTES, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Network};
 
 /// Where a frame comes from.
@@ -65,7 +68,7 @@ pub const HEAD_BYTES: usize = ARP_FRAME_BYTES;
 
 /// Decides what becomes of a frame of that length. Of its bytes the first [`HEAD_BYTES`] are enough.
 #[must_use]
-pub fn route(network: &Network, source: Source, frame: &[u8], length: usize) -> Verdict {
+pub fn route(network: &Network, gateways: &Gateways, source: Source, frame: &[u8], length: usize) -> Verdict {
     if !(MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&length) {
         return Verdict::Drop(Reason::BadLength);
     }
@@ -82,7 +85,7 @@ pub fn route(network: &Network, source: Source, frame: &[u8], length: usize) -> 
     }
     match kind {
         ETHERTYPE_ARP => route_arp(network, source, frame),
-        ETHERTYPE_IPV4 => route_ipv4(network, source, to, frame),
+        ETHERTYPE_IPV4 => route_ipv4(network, gateways, source, to, frame),
         _ => Verdict::Drop(Reason::Unroutable),
     }
 }
@@ -124,22 +127,44 @@ fn route_arp(network: &Network, source: Source, frame: &[u8]) -> Verdict {
     Verdict::Asks { ipv4: target, vm, mac }
 }
 
-fn route_ipv4(network: &Network, source: Source, to: [u8; 6], frame: &[u8]) -> Verdict {
+/// Whether a VM may send a packet from one address to another that is not from itself: it is the gateway of one of the
+/// two.
+fn may_forward(gateways: &Gateways, source: Source, sender: Option<u32>, target: Option<u32>) -> bool {
+    let Source::Vm(vm) = source else { return false };
+    let is_gateway_of = |other: Option<u32>| other.and_then(|other| gateways.of(other)) == Some(vm);
+    sender != target && (is_gateway_of(sender) || is_gateway_of(target))
+}
+
+/// Where a packet goes that would go to a VM, or to the wire: through the gateway of whom it is from or to.
+fn lead(gateways: &Gateways, source: Source, target: Option<u32>) -> Verdict {
+    let sender = match source {
+        Source::Vm(vm) => Some(vm),
+        Source::Wire => None,
+    };
+    let gateway = sender.and_then(|vm| gateways.of(vm)).or_else(|| target.and_then(|vm| gateways.of(vm)));
+    match gateway.filter(|&gateway| sender != Some(gateway)).or(target) {
+        Some(vm) => Verdict::ToVm(vm),
+        None => Verdict::ToWire,
+    }
+}
+
+fn route_ipv4(network: &Network, gateways: &Gateways, source: Source, to: [u8; 6], frame: &[u8]) -> Verdict {
     let (Some(version), Some(sender), Some(target)) =
         (field::<1>(frame, 14), field::<4>(frame, 26), field::<4>(frame, 30))
     else {
         return Verdict::Drop(Reason::Unroutable);
     };
-    if !is_own_ipv4(network, source, sender) {
+    let target_vm = network.vm_at(target);
+    if !is_own_ipv4(network, source, sender) && !may_forward(gateways, source, network.vm_at(sender), target_vm) {
         return Verdict::Drop(Reason::Spoofed);
     }
     if version[0] >> 4 != 4 {
         return Verdict::Drop(Reason::Unroutable);
     }
-    match (network.vm_at(target), source) {
-        (Some(vm), _) if to == Network::SWITCH_MAC || to == Network::mac_of(vm) => Verdict::ToVm(vm),
+    match (target_vm, source) {
+        (Some(vm), _) if to == Network::SWITCH_MAC || to == Network::mac_of(vm) => lead(gateways, source, target_vm),
         (None, Source::Vm(_)) if to == Network::SWITCH_MAC || to == network.host_mac => {
-            if target == network.switch_ipv4 { Verdict::Drop(Reason::Unroutable) } else { Verdict::ToWire }
+            if target == network.switch_ipv4 { Verdict::Drop(Reason::Unroutable) } else { lead(gateways, source, None) }
         }
         _ => Verdict::Drop(Reason::Unroutable),
     }
@@ -199,7 +224,7 @@ mod tests {
     fn frames_find_their_way() {
         let (n, seven, nine) = plan();
         let (mac7, mac9, switch) = (Network::mac_of(7), Network::mac_of(9), Network::SWITCH_MAC);
-        let go = |source, f: Vec<u8>| route(&n, source, &f, f.len());
+        let go = |source, f: Vec<u8>| route(&n, &Gateways::new(), source, &f, f.len());
         assert_eq!(go(Source::Vm(7), frame(switch, mac7, seven, nine, 60)), Verdict::ToVm(9));
         assert_eq!(go(Source::Vm(7), frame(mac9, mac7, seven, nine, 60)), Verdict::ToVm(9));
         assert_eq!(go(Source::Vm(7), frame(switch, mac7, seven, HOST, 60)), Verdict::ToWire);
@@ -212,7 +237,7 @@ mod tests {
     fn bad_frames_are_dropped_for_the_right_reason() {
         let (n, seven, nine) = plan();
         let (mac7, switch) = (Network::mac_of(7), Network::SWITCH_MAC);
-        let drop = |source, f: Vec<u8>| match route(&n, source, &f, f.len()) {
+        let drop = |source, f: Vec<u8>| match route(&n, &Gateways::new(), source, &f, f.len()) {
             Verdict::Drop(reason) => reason,
             other => panic!("not dropped: {other:?}"),
         };
@@ -244,7 +269,7 @@ mod tests {
     fn the_switch_answers_arp() {
         let (n, seven, nine) = plan();
         let mac7 = Network::mac_of(7);
-        let ask = |source, f: Vec<u8>| route(&n, source, &f, f.len());
+        let ask = |source, f: Vec<u8>| route(&n, &Gateways::new(), source, &f, f.len());
         let asks = |ipv4, vm, mac| Verdict::Asks { ipv4, vm, mac };
         assert_eq!(ask(Source::Wire, arp(n.host_mac, HOST, seven)), asks(seven, Some(7), mac7));
         let next_hop = asks(n.switch_ipv4, None, Network::SWITCH_MAC);
@@ -277,6 +302,9 @@ mod tests {
             arp: bool,
         ) {
             let n = Network::default();
+            let mut gateways = Gateways::new();
+            // Nobody of those who send here is anybody's gateway.
+            gateways.set(10, 5, Some(30)).unwrap();
             let mut f = bytes;
             if f.len() >= 42 {
                 f[12..14].copy_from_slice(if arp { &ETHERTYPE_ARP } else { &ETHERTYPE_IPV4 });
@@ -289,13 +317,50 @@ mod tests {
                     f[at..at + 4].copy_from_slice(&n.ipv4_of(vm));
                 }
             }
-            match route(&n, Source::Vm(vm), &f, f.len()) {
+            match route(&n, &gateways, Source::Vm(vm), &f, f.len()) {
                 Verdict::Drop(_) => {}
                 Verdict::Asks { .. } => prop_assert_eq!(&f[28..32], &n.ipv4_of(vm)),
                 Verdict::ToVm(_) | Verdict::ToWire => {
                     prop_assert_eq!(&f[6..12], &Network::mac_of(vm));
                     prop_assert_eq!(&f[26..30], &n.ipv4_of(vm));
                 }
+            }
+        }
+
+        #[test]
+        fn only_gateways_see_and_speak_for_those_behind_them(from in 0u32..8, sender in 0u32..10, target in 0u32..10) {
+            // VMs 3 to 5 are behind 1, 6 and 7 behind 2; 8 stands for the host, 9 for somebody beyond.
+            let n = Network::default();
+            let mut gateways = Gateways::new();
+            gateways.set(3, 3, Some(1)).unwrap();
+            gateways.set(6, 2, Some(2)).unwrap();
+            let address = |who| match who {
+                8 => HOST,
+                9 => [192, 0, 2, 1],
+                vm => n.ipv4_of(vm),
+            };
+            let from_vm = frame(Network::SWITCH_MAC, Network::mac_of(from), address(sender), address(target), 60);
+            let from_wire = frame(Network::SWITCH_MAC, n.host_mac, address(sender), address(target), 60);
+            let gateway_of = |who: u32| if who < 8 { gateways.of(who) } else { None };
+            match route(&n, &gateways, Source::Vm(from), &from_vm, 60) {
+                Verdict::ToVm(to) => {
+                    let is_own = sender == from;
+                    prop_assert!(is_own || gateway_of(sender) == Some(from) || gateway_of(target) == Some(from));
+                    // Whoever is behind a gateway hears of nobody else, and reaches nobody else.
+                    prop_assert!(gateway_of(to).is_none_or(|gateway| gateway == from));
+                    prop_assert!(gateway_of(from).is_none_or(|gateway| gateway == to));
+                    prop_assert!(to == target || gateway_of(target) == Some(to) || gateway_of(from) == Some(to));
+                }
+                Verdict::ToWire => {
+                    prop_assert!(target >= 8 && gateway_of(from).is_none());
+                    prop_assert!(sender == from || gateway_of(sender) == Some(from));
+                }
+                Verdict::Drop(Reason::Spoofed) => prop_assert!(sender != from),
+                other => prop_assert!(false, "{:?}", other),
+            }
+            match route(&n, &gateways, Source::Wire, &from_wire, 60) {
+                Verdict::ToVm(to) => prop_assert_eq!(to, gateway_of(target).unwrap_or(target)),
+                other => prop_assert!(sender < 8 || target >= 8, "{:?}", other),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Starting a core: from the boot bundle to a kernel that runs.
 
+use crate::gateways::Gateways;
 use crate::ablation::Ablation;
 use crate::account::Ledger;
 use crate::classes::{Classes, DEFAULT_GROUP_TERMS};
@@ -137,6 +138,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             hw,
             bundle,
             network: plan.network,
+            gateways: Gateways::new(),
             vms: Vms::new(),
             seat,
             images: Vec::new(),

@@ -276,7 +276,7 @@ impl<H: Hardware> Core<'_, H> {
         let mut bytes = [0; route::HEAD_BYTES];
         let head = bytes.get_mut(..length.min(route::HEAD_BYTES)).unwrap_or_default();
         ring.read(&self.hw, at, head);
-        match route::route(&self.network, Source::Vm(vm.number), head, length) {
+        match route::route(&self.network, &self.gateways, Source::Vm(vm.number), head, length) {
             Verdict::ToWire => {
                 if let Service::Asked(left) = service {
                     *left = left.checked_sub(1).ok_or(Stop::Others)?;
