@@ -1,10 +1,10 @@
 //! The library OS: what a program links to be a VM of the isolation kernel, or, unchanged, a program of the host.
 //!
-//! ```ignore
+//! ```no_run
 //! #![cfg_attr(firn_guest, no_std, no_main)]
 //!
 //! #[libos::main]
-//! async fn main() -> Result<(), libos::net::Error> {
+//! async fn main() -> Result<(), libos::Error> {
 //!     let listener = libos::net::TcpListener::bind(([0, 0, 0, 0], 80))?;
 //!     loop {
 //!         let (stream, peer) = listener.accept().await?;
@@ -18,12 +18,16 @@
 //! |---|---|
 //! | [`task`] | spawning tasks onto the one thread there is |
 //! | [`time`] | clocks, sleeping, timeouts |
-//! | [`net`] | `TcpListener`, `TcpStream`, `UdpSocket` |
+//! | [`sync`] | channels, locks, waking each other |
+//! | [`net`] | `TcpListener`, `TcpStream`, `UdpSocket`, `Resolver` |
 //! | [`rand`] | random bytes |
+//! | [`log`] | what happens, line by line |
 //! | [`console`] | lines in, bytes out |
 //! | [`arguments`] | the argument string |
 //! | [`gate`] | the supervisor's operations |
-//! | [`instruction`] | the virtual instructions themselves (in a VM only) |
+//! | `instruction` | the virtual instructions themselves (in a VM only) |
+//!
+//! Every error becomes an [`Error`] by `?`.
 //!
 //! In a VM (`cfg(firn_guest)`) all of this runs over the virtual ISA with no operating system below; on the host
 //! it runs over real sockets and clocks, so that an app is tested by `cargo test` and tried out by `cargo run`.
@@ -38,9 +42,11 @@ pub mod arguments;
 pub mod gate;
 pub mod net;
 pub mod rand;
+pub mod sync;
 pub mod task;
 pub mod time;
 
+mod error;
 mod line;
 #[cfg(any(firn_guest, test))]
 mod ready_queue;
@@ -67,6 +73,7 @@ mod copy;
 mod heap;
 
 pub use arguments::arguments;
+pub use error::{Context, Error};
 pub use libos_macros::main;
 pub use log;
 pub use registers::registers;

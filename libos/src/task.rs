@@ -1,4 +1,27 @@
 //! Tasks: futures that run beside each other on the one thread there is.
+//!
+//! ```
+//! # libos::block_on(async {
+//! use libos::task::{Either, select, spawn};
+//! use libos::time::{Duration, sleep};
+//!
+//! // Beside this task; awaiting the handle gives its value, dropping the handle cancels it.
+//! let answer = spawn(async { 6 * 7 });
+//! assert_eq!(answer.await, 42);
+//!
+//! // Whichever is first; the other one is dropped.
+//! let slow = sleep(Duration::from_secs(3600));
+//! match select(async { "quick" }, slow).await {
+//!     Either::First(word) => assert_eq!(word, "quick"),
+//!     Either::Second(()) => unreachable!(),
+//! }
+//! # });
+//! ```
+//!
+//! `join` and `select` are [`embassy_futures`]'s.
+
+pub use embassy_futures::join::{join, join_array, join3};
+pub use embassy_futures::select::{Either, Either3, select, select_array, select_slice, select3};
 
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
@@ -17,6 +40,13 @@ impl<T> JoinHandle<T> {
     }
 
     /// Cancels the task and waits until it is gone. Returns what it had returned, if it had.
+    ///
+    /// ```
+    /// # libos::block_on(async {
+    /// let task = libos::task::spawn(core::future::pending::<()>());
+    /// assert_eq!(task.cancel().await, None);
+    /// # });
+    /// ```
     pub async fn cancel(self) -> Option<T> {
         self.0.cancel().await
     }
@@ -45,6 +75,19 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandl
 }
 
 /// Lets every other ready task run once.
+///
+/// ```
+/// # libos::block_on(async {
+/// use std::{cell::Cell, rc::Rc};
+///
+/// let has_run = Rc::new(Cell::new(false));
+/// let flag = has_run.clone();
+/// libos::task::spawn(async move { flag.set(true) }).detach();
+/// while !has_run.get() {
+///     libos::task::yield_now().await;
+/// }
+/// # });
+/// ```
 pub async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {

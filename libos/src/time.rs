@@ -1,4 +1,16 @@
 //! Clocks, sleeping and timeouts. In a VM, reading the clock takes no trap.
+//!
+//! ```
+//! # libos::block_on(async {
+//! use libos::time::{Duration, Instant, sleep, timeout};
+//!
+//! let begun = Instant::now();
+//! sleep(Duration::from_millis(2)).await;
+//! assert!(begun.elapsed() >= Duration::from_millis(2));
+//! let never = core::future::pending::<()>();
+//! assert!(timeout(Duration::from_millis(2), never).await.is_err());
+//! # });
+//! ```
 
 pub use core::time::Duration;
 
@@ -8,11 +20,20 @@ use crate::guest::clock as platform;
 use crate::host::clock as platform;
 use core::fmt;
 use core::future::{Future, poll_fn};
-use core::ops::{Add, Sub};
+use core::ops::{Add, AddAssign, Sub};
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
 
 /// A point of the machine's monotonic clock.
+///
+/// ```
+/// use libos::time::{Duration, Instant};
+///
+/// let now = Instant::now();
+/// let later = now + Duration::from_secs(1);
+/// assert_eq!(later - now, Duration::from_secs(1));
+/// assert_eq!(now - later, Duration::ZERO);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -51,6 +72,21 @@ impl Add<Duration> for Instant {
     }
 }
 
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, duration: Duration) {
+        *self = *self + duration;
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+
+    /// Saturates at the clock's beginning.
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
 impl Sub for Instant {
     type Output = Duration;
 
@@ -60,7 +96,13 @@ impl Sub for Instant {
     }
 }
 
-/// The wall clock: time since 1970 in UTC.
+/// The wall clock: time since 1970 in UTC. It is read once when the machine starts, and runs as fast as the machine's
+/// clock does; nothing sets it later.
+///
+/// ```
+/// let year = 1970 + libos::time::since_epoch().as_secs() / (365 * 24 * 3600 + 6 * 3600);
+/// assert!(year >= 2024);
+/// ```
 #[must_use]
 pub fn since_epoch() -> Duration {
     Duration::from_nanos(platform::epoch_ns())
@@ -137,30 +179,74 @@ pub async fn timeout_at<T>(deadline: Instant, future: impl Future<Output = T>) -
     .await
 }
 
-/// A clock that ticks at a fixed rate. Ticks that were missed come at once, one after the other.
+/// What becomes of the ticks of an [`Interval`] that came and nobody waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissedTicks {
+    /// They come at once, one after the other: the number of ticks is right.
+    #[default]
+    Burst,
+    /// They are left out: ticks stay multiples of the period from the first one.
+    Skip,
+    /// The next tick is a period from now: never two at less than a period.
+    Delay,
+}
+
+/// A clock that ticks at a fixed rate.
 #[derive(Debug)]
 pub struct Interval {
     next: Instant,
     period: Duration,
+    missed: MissedTicks,
 }
 
 /// An [`Interval`] whose first tick is one period from now.
+///
+/// ```
+/// # libos::block_on(async {
+/// use libos::time::{Duration, MissedTicks, interval};
+///
+/// let mut ticks = interval(Duration::from_millis(1)).with_missed(MissedTicks::Skip);
+/// let first = ticks.tick().await;
+/// assert!(ticks.tick().await - first >= Duration::from_millis(1));
+/// # });
+/// ```
 ///
 /// # Panics
 /// If the period is zero.
 #[must_use]
 pub fn interval(period: Duration) -> Interval {
     assert!(!period.is_zero(), "the period of an interval must not be zero");
-    Interval { next: Instant::now() + period, period }
+    Interval { next: Instant::now() + period, period, missed: MissedTicks::Burst }
 }
 
 impl Interval {
+    /// Says what becomes of ticks that are missed.
+    #[must_use]
+    pub const fn with_missed(mut self, missed: MissedTicks) -> Self {
+        self.missed = missed;
+        self
+    }
+
     /// Waits for the next tick, and returns when it was due.
     pub async fn tick(&mut self) -> Instant {
         let due = self.next;
         sleep_until(due).await;
-        self.next = due + self.period;
+        self.next = self.after(due, Instant::now());
         due
+    }
+
+    fn after(&self, due: Instant, now: Instant) -> Instant {
+        let next = due + self.period;
+        match self.missed {
+            MissedTicks::Burst => next,
+            MissedTicks::Delay => next.max(now + self.period),
+            MissedTicks::Skip if next > now => next,
+            MissedTicks::Skip => {
+                let missed = (now - due).as_nanos() / self.period.as_nanos();
+                let whole = u64::try_from(missed * self.period.as_nanos()).unwrap_or(u64::MAX);
+                due + Duration::from_nanos(whole) + self.period
+            }
+        }
     }
 }
 
@@ -202,6 +288,17 @@ mod tests {
             assert_eq!(second - first, Duration::from_millis(2));
             assert!(Instant::now() >= second);
         });
+    }
+
+    #[test]
+    fn missed_ticks_burst_are_skipped_or_put_off() {
+        let period = Duration::from_nanos(10);
+        let after = |missed, now| Interval { next: Instant(0), period, missed }.after(Instant(20), Instant(now)).0;
+        for (now, burst, skip, delay) in [(20, 30, 30, 30), (29, 30, 30, 39), (30, 30, 40, 40), (57, 30, 60, 67)] {
+            assert_eq!(after(MissedTicks::Burst, now), burst);
+            assert_eq!(after(MissedTicks::Skip, now), skip, "{now}");
+            assert_eq!(after(MissedTicks::Delay, now), delay);
+        }
     }
 
     #[test]

@@ -14,10 +14,32 @@ pub const MTU: usize = 1500;
 /// Largest frame that the switch takes.
 pub const MAX_FRAME_BYTES: usize = ETHERNET_HEADER_BYTES + MTU;
 
+/// First bytes of all IPv6 addresses of a machine: fd66:6972:6e00::/96.
+const IPV6_PREFIX: [u8; 12] = [0xfd, 0x66, 0x69, 0x72, 0x6e, 0, 0, 0, 0, 0, 0, 0];
+
+/// Bits of the prefix that all IPv6 addresses of a machine have.
+pub const IPV6_PREFIX_BITS: u8 = 96;
+
+/// The IPv6 address of who has that IPv4 address: the prefix, and the IPv4 address.
+#[must_use]
+pub fn ipv6_of(ipv4: [u8; 4]) -> [u8; 16] {
+    let mut address = [0; 16];
+    address[..12].copy_from_slice(&IPV6_PREFIX);
+    address[12..].copy_from_slice(&ipv4);
+    address
+}
+
+/// The IPv4 address in an IPv6 address of a machine; `None` if it is another's.
+#[must_use]
+pub fn ipv4_in(ipv6: [u8; 16]) -> Option<[u8; 4]> {
+    let (prefix, ipv4) = ipv6.split_at(12);
+    if prefix == IPV6_PREFIX { ipv4.try_into().ok() } else { None }
+}
+
 /// The addresses of one machine, fixed when it boots.
 ///
 /// By default the network is 10.64.0.0/10: the host is 10.64.0.1, the switch as next hop 10.64.0.2, and VM
-/// number i is 10.65.0.0 + i.
+/// number i is 10.65.0.0 + i. Each has an IPv6 address as well: [`ipv6_of`] its IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// First address of the subnet.
@@ -167,6 +189,17 @@ mod tests {
         assert_eq!(network.vm_at(network.host_ipv4), None);
         assert_eq!(Network::vm_with_mac(network.host_mac), None);
         assert_eq!(Network::vm_with_mac(Network::SWITCH_MAC), None);
+    }
+
+    #[test]
+    fn every_ipv4_address_has_one_of_ipv6() {
+        let address = core::net::Ipv6Addr::from(ipv6_of([10, 65, 0, 7]));
+        assert_eq!(address, core::net::Ipv6Addr::new(0xfd66, 0x6972, 0x6e00, 0, 0, 0, 0x0a41, 0x0007));
+        assert_eq!(ipv4_in(address.octets()), Some([10, 65, 0, 7]));
+        assert_eq!(ipv4_in([0; 16]), None);
+        let mut other = address.octets();
+        other[11] = 1;
+        assert_eq!(ipv4_in(other), None);
     }
 
     #[test]

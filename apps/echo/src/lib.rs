@@ -1,45 +1,13 @@
 //! The echo service's logic.
 #![cfg_attr(firn_guest, no_std)]
 
-use core::fmt;
-use libos::arguments::BadArgument;
-use libos::net::{self, TcpListener, TcpStream, UdpSocket};
-
-/// Why the service cannot start.
-#[derive(Debug)]
-pub enum Error {
-    /// A port is taken.
-    Network(net::Error),
-    /// The port given is no number.
-    Argument(BadArgument),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Network(e) => e.fmt(f),
-            Self::Argument(e) => e.fmt(f),
-        }
-    }
-}
-
-impl From<net::Error> for Error {
-    fn from(e: net::Error) -> Self {
-        Self::Network(e)
-    }
-}
-
-impl From<BadArgument> for Error {
-    fn from(e: BadArgument) -> Self {
-        Self::Argument(e)
-    }
-}
+use libos::net::{Error, TcpListener, TcpStream, UdpSocket};
 
 /// Takes connections, for ever.
 ///
 /// # Errors
 /// What the network says about the listener.
-pub async fn serve_tcp(listener: TcpListener) -> Result<(), net::Error> {
+pub async fn serve_tcp(listener: TcpListener) -> Result<(), Error> {
     loop {
         let (stream, _) = listener.accept().await?;
         libos::task::spawn(echo(stream)).detach();

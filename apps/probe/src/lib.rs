@@ -5,7 +5,7 @@
 #![cfg_attr(firn_guest, no_std)]
 
 use core::fmt;
-use core::net::{Ipv4Addr, SocketAddrV4};
+use core::net::{Ipv4Addr, SocketAddr};
 use core::str::FromStr;
 use libos::arguments::{BadArgument, parse_or};
 use libos::net::{self, UdpSocket};
@@ -110,7 +110,7 @@ pub async fn run() -> Result<(), Error> {
         (FIRST, Mode::Udp) => {
             let socket = UdpSocket::bind(([0, 0, 0, 0], 0))?;
             let next = u32::from(Ipv4Addr::from(page.ipv4)).wrapping_add(1);
-            round_trips(&socket, SocketAddrV4::new(next.into(), PORT), count).await?
+            round_trips(&socket, SocketAddr::new(Ipv4Addr::from(next).into(), PORT), count).await?
         }
         (SECOND, Mode::Udp) => {
             echo::serve_udp(UdpSocket::bind(([0, 0, 0, 0], PORT))?).await;
@@ -159,7 +159,7 @@ async fn take_turns(count: u32) -> Duration {
 ///
 /// # Errors
 /// If one does not come back.
-pub async fn round_trips(socket: &UdpSocket, to: SocketAddrV4, count: u32) -> Result<Duration, Error> {
+pub async fn round_trips(socket: &UdpSocket, to: SocketAddr, count: u32) -> Result<Duration, Error> {
     let mut bytes = [7; DATAGRAM_BYTES];
     let ready_by = Instant::now() + PATIENCE;
     loop {

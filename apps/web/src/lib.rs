@@ -18,9 +18,9 @@ pub mod identity;
 pub mod request;
 pub mod response;
 
-use core::fmt;
+use libos::Error;
 use libos::arguments::{BadArgument, parse_or};
-use libos::net::{self, TcpListener};
+use libos::net::{Ipv6Addr, TcpListener};
 use libos::time::Duration;
 
 /// Most bytes of `/`.
@@ -75,38 +75,6 @@ impl Settings {
     }
 }
 
-/// Why the service cannot run.
-#[derive(Debug)]
-pub enum Error {
-    /// The port cannot be listened on.
-    Network(net::Error),
-    /// An argument is not what it should be.
-    Argument(BadArgument),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Network(e) => e.fmt(f),
-            Self::Argument(e) => e.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for Error {}
-
-impl From<net::Error> for Error {
-    fn from(e: net::Error) -> Self {
-        Self::Network(e)
-    }
-}
-
-impl From<BadArgument> for Error {
-    fn from(e: BadArgument) -> Self {
-        Self::Argument(e)
-    }
-}
-
 /// Serves as the arguments say, for ever.
 ///
 /// # Errors
@@ -114,7 +82,7 @@ impl From<BadArgument> for Error {
 pub async fn run() -> Result<(), Error> {
     let settings = Settings::from_arguments()?;
     let port = parse_or("port", 80)?;
-    serve(TcpListener::bind(([0, 0, 0, 0], port))?, settings).await
+    serve(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?, settings).await
 }
 
 /// Takes connections, for ever, and serves each in a task of its own.

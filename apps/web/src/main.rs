@@ -5,6 +5,6 @@
 #![cfg_attr(firn_guest, no_std, no_main)]
 
 #[libos::main]
-async fn main() -> Result<(), web::Error> {
+async fn main() -> Result<(), libos::Error> {
     web::run().await
 }

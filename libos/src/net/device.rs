@@ -1,15 +1,20 @@
-//! The Ethernet rings as a device of the TCP/IP stack. It carries IP packets: the Ethernet header of every frame is
-//! the same, for the switch forwards by IP address, so that a VM needs no ARP and knows no neighbours.
+//! The Ethernet rings as a device of the TCP/IP stack. It carries IP packets: the addresses in every frame's Ethernet
+//! header are the same, for the switch forwards by IP address, so that a VM needs neither ARP nor neighbour discovery.
 //!
 //! Packets are read from, and written to, the rings in place.
 
 use crate::rings::{Consumer, Control, Producer};
+use core::ptr::NonNull;
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 use virtual_isa::control;
 use virtual_isa::network::ETHERNET_HEADER_BYTES;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+
+/// Bytes of the Ethernet addresses in a header.
+const ADDRESS_BYTES: usize = 12;
 
 /// Where the rings are, and the way to have the transmit ring emptied.
 pub(crate) trait FrameMemory {
@@ -18,6 +23,9 @@ pub(crate) trait FrameMemory {
 
     /// Has the kernel take what is in the transmit ring.
     fn notify_transmit(&mut self);
+
+    /// Gives pages back to the machine. They read as zeros, or anything, afterwards.
+    fn discard(&mut self, start: NonNull<u8>, bytes: usize);
 }
 
 /// The memory of the two rings.
@@ -56,31 +64,30 @@ pub(crate) struct Link {
 /// The rings as a device.
 pub(crate) struct RingDevice<M> {
     memory: M,
-    header: [u8; ETHERNET_HEADER_BYTES],
+    addresses: [u8; ADDRESS_BYTES],
     mtu: usize,
     /// Something could not be sent because the transmit ring is full and the kernel takes nothing.
     is_blocked: bool,
-    /// Frames that were not IPv4.
+    /// Frames that were not IP.
     pub nr_foreign: u64,
 }
 
-/// The header of every frame.
-fn header(link: Link) -> [u8; ETHERNET_HEADER_BYTES] {
-    let mut header = [0; ETHERNET_HEADER_BYTES];
-    header[..6].copy_from_slice(&link.gateway_mac);
-    header[6..12].copy_from_slice(&link.mac);
-    header[12..].copy_from_slice(&ETHERTYPE_IPV4);
-    header
+/// The Ethernet addresses of every frame.
+fn addresses(link: Link) -> [u8; ADDRESS_BYTES] {
+    let mut addresses = [0; ADDRESS_BYTES];
+    addresses[..6].copy_from_slice(&link.gateway_mac);
+    addresses[6..].copy_from_slice(&link.mac);
+    addresses
 }
 
 impl<M: FrameMemory> RingDevice<M> {
     pub fn new(memory: M, link: Link) -> Self {
-        Self { memory, header: header(link), mtu: link.mtu, is_blocked: false, nr_foreign: 0 }
+        Self { memory, addresses: addresses(link), mtu: link.mtu, is_blocked: false, nr_foreign: 0 }
     }
 
     /// Sends from and to other addresses from now on.
     pub fn relink(&mut self, link: Link) {
-        self.header = header(link);
+        self.addresses = addresses(link);
         self.mtu = link.mtu;
     }
 
@@ -89,7 +96,12 @@ impl<M: FrameMemory> RingDevice<M> {
         &mut self.memory
     }
 
-    /// The next packet, left where it is. Frames that are not IPv4 are dropped on the way to it.
+    /// Gives pages back to the machine.
+    pub fn discard(&mut self, start: NonNull<u8>, bytes: usize) {
+        self.memory.discard(start, bytes);
+    }
+
+    /// The next packet, left where it is. Frames that are not IP are dropped on the way to it.
     pub fn peek(&mut self) -> Option<&[u8]> {
         let (consumer, _) = self.memory.parts().split();
         loop {
@@ -126,16 +138,21 @@ impl<M: FrameMemory> RingDevice<M> {
         true
     }
 
-    /// Whether something waits for room in the transmit ring. Forgets it.
+    /// Whether something waits for room in the transmit ring.
+    pub const fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// As [`Self::is_blocked`], and forgets it.
     pub fn take_blocked(&mut self) -> bool {
         core::mem::take(&mut self.is_blocked)
     }
 }
 
-/// The IPv4 packet in a frame.
+/// The IP packet in a frame.
 fn packet_of(frame: &[u8]) -> Option<&[u8]> {
     let (header, packet) = frame.split_at_checked(ETHERNET_HEADER_BYTES)?;
-    header.ends_with(&ETHERTYPE_IPV4).then_some(packet)
+    (header.ends_with(&ETHERTYPE_IPV4) || header.ends_with(&ETHERTYPE_IPV6)).then_some(packet)
 }
 
 /// A packet in the receive ring.
@@ -156,15 +173,18 @@ impl phy::RxToken for RxToken<'_> {
 /// Room in the transmit ring.
 pub(crate) struct TxToken<'a> {
     producer: Producer<'a>,
-    header: &'a [u8; ETHERNET_HEADER_BYTES],
+    addresses: &'a [u8; ADDRESS_BYTES],
 }
 
 impl phy::TxToken for TxToken<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(mut self, length: usize, f: F) -> R {
         let written = self.producer.write(ETHERNET_HEADER_BYTES + length, |frame| {
             let (header, packet) = frame.split_at_mut(ETHERNET_HEADER_BYTES);
-            header.copy_from_slice(self.header);
-            f(packet)
+            let result = f(&mut *packet);
+            let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+            header[..ADDRESS_BYTES].copy_from_slice(self.addresses);
+            header[ADDRESS_BYTES..].copy_from_slice(if is_v6 { &ETHERTYPE_IPV6 } else { &ETHERTYPE_IPV4 });
+            result
         });
         match written {
             Ok(result) => result,
@@ -193,7 +213,7 @@ impl<M: FrameMemory> phy::Device for RingDevice<M> {
         let (consumer, producer) = self.memory.parts().split();
         let (frame, next_tail) = consumer.peek()?;
         let packet = packet_of(frame)?;
-        Some((RxToken { packet, consumer, next_tail }, TxToken { producer, header: &self.header }))
+        Some((RxToken { packet, consumer, next_tail }, TxToken { producer, addresses: &self.addresses }))
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<TxToken<'_>> {
@@ -201,7 +221,7 @@ impl<M: FrameMemory> phy::Device for RingDevice<M> {
             return None;
         }
         let (_, producer) = self.memory.parts().split();
-        Some(TxToken { producer, header: &self.header })
+        Some(TxToken { producer, addresses: &self.addresses })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

@@ -2,15 +2,17 @@
 //! finds that it has become another one.
 
 use super::device::{FrameMemory, Link, Parts};
-pub use super::stack::Counters;
-use super::stack::{Settings, Stack};
-use super::{Error, ListenOptions, SocketAddr, SocketAddrV4, only_v4};
+use super::stack::{Counters, Key, Settings, Stack};
+use super::{ConnectOptions, Error, ListenOptions, SocketAddr, UdpOptions};
 use crate::guest::runtime::{self, Driver};
 use crate::guest::{Single, control, instruction, receive_ring, registers, transmit_ring};
 use core::future::poll_fn;
+use core::ptr::NonNull;
 use core::task::{Context, Poll};
+use core::time::Duration;
 use smoltcp::iface::SocketHandle;
 use virtual_isa::control::{Devices, Pending};
+use virtual_isa::network::{IPV6_PREFIX_BITS, ipv6_of};
 
 /// The fixed pages.
 struct OwnRings(());
@@ -24,6 +26,12 @@ impl FrameMemory for OwnRings {
 
     fn notify_transmit(&mut self) {
         instruction::notify(Devices::TRANSMIT);
+    }
+
+    fn discard(&mut self, start: NonNull<u8>, bytes: usize) {
+        let start = start.addr().get() as u64;
+        // SAFETY: whoever has these pages says that there is nothing in them. What cannot be given back stays.
+        let _ = unsafe { instruction::discard(start..start + bytes as u64) };
     }
 }
 
@@ -39,8 +47,8 @@ struct Network {
 
 static NETWORK: Single<Option<Network>> = Single::new(None);
 
-/// The share of the heap that the buffers of all sockets may take: a third. The program needs some for each, too.
-const BUFFER_SHARE: usize = 3;
+/// The share of the heap that the buffers of all sockets may take: a half. The program needs some for each, too.
+const BUFFER_SHARE: usize = 2;
 
 /// What the register page and the generator say now.
 fn settings() -> Settings {
@@ -49,6 +57,8 @@ fn settings() -> Settings {
         link: Link { mac: page.mac, gateway_mac: page.gateway_mac, mtu: page.mtu as usize },
         ipv4: page.ipv4,
         prefix_bits: u8::try_from(page.prefix_bits).unwrap_or(32),
+        ipv6: ipv6_of(page.ipv4),
+        ipv6_prefix_bits: IPV6_PREFIX_BITS,
         seed: u64::from_le_bytes(crate::rand::bytes()),
         max_buffer_bytes: crate::guest::heap_size() / BUFFER_SHARE,
     }
@@ -111,182 +121,118 @@ pub fn counters() -> Counters {
     with(|stack| stack.counters)
 }
 
-/// A TCP socket that waits for connections.
 #[derive(Debug)]
-pub struct TcpListener {
+pub(super) struct Listener {
     index: usize,
 }
 
-impl TcpListener {
-    /// Listens on an address; port 0 chooses a free one.
-    ///
-    /// # Errors
-    /// If the port is taken, or the address is not ours.
-    pub fn bind(address: impl Into<SocketAddr>) -> Result<Self, Error> {
-        Self::bind_with(address, ListenOptions::default())
-    }
-
-    /// Listens, with other sizes than the usual ones.
-    ///
-    /// # Errors
-    /// As [`TcpListener::bind`].
-    pub fn bind_with(address: impl Into<SocketAddr>, options: ListenOptions) -> Result<Self, Error> {
-        let address = only_v4(address.into())?;
+impl Listener {
+    pub fn bind(address: SocketAddr, options: ListenOptions) -> Result<Self, Error> {
         let index = with(|stack| stack.listen(address, options))?;
         Ok(Self { index })
     }
 
-    /// Waits for the next connection.
-    ///
-    /// # Errors
-    /// None in a VM.
-    pub async fn accept(&self) -> Result<(TcpStream, SocketAddrV4), Error> {
+    pub async fn accept(&self) -> Result<(Stream, SocketAddr), Error> {
         let accept = |context: &mut Context<'_>| with(|stack| stack.poll_accept(self.index, context.waker()));
-        let (handle, peer) = poll_fn(accept).await;
-        Ok((TcpStream { handle }, peer))
+        let (key, peer) = poll_fn(accept).await;
+        Ok((Stream { key }, peer))
     }
 
-    /// The address it listens on.
-    ///
-    /// # Errors
-    /// None in a VM.
-    pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
+    pub fn local_addr(&self) -> Result<SocketAddr, Error> {
         with(|stack| stack.listener_address(self.index)).ok_or(Error::Closed)
     }
 }
 
-impl Drop for TcpListener {
+impl Drop for Listener {
     fn drop(&mut self) {
         with(|stack| stack.close_listener(self.index, registers::now_ns()));
     }
 }
 
-/// A TCP connection. It is closed when it is dropped; what was written still goes out.
 #[derive(Debug)]
-pub struct TcpStream {
-    handle: SocketHandle,
+pub(super) struct Stream {
+    key: Key,
 }
 
-impl TcpStream {
-    /// Connects to an address.
-    ///
-    /// # Errors
-    /// If nobody listens or answers there, or there is no memory for it.
-    pub async fn connect(address: impl Into<SocketAddr>) -> Result<Self, Error> {
-        let address = only_v4(address.into())?;
-        let handle = with(|stack| stack.connect(address, ListenOptions::default(), registers::now_ns()))?;
+impl Stream {
+    pub async fn connect(address: SocketAddr, options: ConnectOptions) -> Result<Self, Error> {
+        let key = with(|stack| stack.connect(address, options, registers::now_ns()))?;
         // Released if it is dropped meanwhile.
-        let stream = Self { handle };
-        poll_fn(|context| with(|stack| stack.poll_connected(handle, context.waker(), registers::now_ns()))).await?;
+        let stream = Self { key };
+        poll_fn(|context| with(|stack| stack.poll_connected(key, context.waker(), registers::now_ns()))).await?;
         Ok(stream)
     }
 
-    /// Reads what has come, at most as much as fits. 0 at the end of the stream.
-    ///
-    /// # Errors
-    /// If the connection is no more.
     pub async fn read(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        poll_fn(|context| with(|stack| stack.poll_read(self.handle, bytes, context.waker()))).await
+        poll_fn(|context| with(|stack| stack.poll_read(self.key, bytes, context.waker()))).await
     }
 
-    /// Writes some of `bytes`, and returns how many.
-    ///
-    /// # Errors
-    /// If the connection is no more, or was closed on this side.
+    pub async fn readable(&self) -> Result<(), Error> {
+        poll_fn(|context| with(|stack| stack.poll_readable(self.key, context.waker()))).await
+    }
+
     pub async fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
-        poll_fn(|context| with(|stack| stack.poll_write(self.handle, bytes, context.waker()))).await
+        poll_fn(|context| with(|stack| stack.poll_write(self.key, bytes, context.waker()))).await
     }
 
-    /// Ends the stream to the peer. What comes from it can still be read.
-    ///
-    /// # Errors
-    /// None in a VM.
     pub fn close_write(&self) -> Result<(), Error> {
-        with(|stack| stack.close_write(self.handle));
+        with(|stack| stack.close_write(self.key));
         Ok(())
     }
 
-    /// Whether small writes go out at once instead of waiting for what is on its way to be acknowledged.
-    ///
-    /// # Errors
-    /// None in a VM.
     pub fn set_nodelay(&self, nodelay: bool) -> Result<(), Error> {
-        with(|stack| stack.set_nodelay(self.handle, nodelay));
+        with(|stack| stack.set_nodelay(self.key, nodelay));
         Ok(())
     }
 
-    /// The peer's address.
-    ///
-    /// # Errors
-    /// If the connection is no more.
-    pub fn peer_addr(&self) -> Result<SocketAddrV4, Error> {
-        with(|stack| stack.addresses(self.handle)).map(|(peer, _)| peer).ok_or(Error::ConnectionReset)
+    pub fn set_keepalive(&self, after: Option<Duration>) -> Result<(), Error> {
+        with(|stack| stack.set_keepalive(self.key, after));
+        Ok(())
     }
 
-    /// This side's address.
-    ///
-    /// # Errors
-    /// If the connection is no more.
-    pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
-        with(|stack| stack.addresses(self.handle)).map(|(_, own)| own).ok_or(Error::ConnectionReset)
+    pub fn peer_addr(&self) -> Result<SocketAddr, Error> {
+        with(|stack| stack.addresses(self.key)).map(|(peer, _)| peer).ok_or(Error::ConnectionReset)
+    }
+
+    pub fn local_addr(&self) -> Result<SocketAddr, Error> {
+        with(|stack| stack.addresses(self.key)).map(|(_, own)| own).ok_or(Error::ConnectionReset)
     }
 }
 
-impl Drop for TcpStream {
+impl Drop for Stream {
     fn drop(&mut self) {
-        with(|stack| stack.release(self.handle, registers::now_ns()));
+        with(|stack| stack.release(self.key, registers::now_ns()));
     }
 }
 
-super::implement_io!(TcpStream);
-
-/// A UDP socket.
 #[derive(Debug)]
-pub struct UdpSocket {
+pub(super) struct Datagrams {
     handle: SocketHandle,
 }
 
-impl UdpSocket {
-    /// Takes datagrams to an address; port 0 chooses a free one.
-    ///
-    /// # Errors
-    /// If the port is taken, the address is not ours, or there is no memory for it.
-    pub fn bind(address: impl Into<SocketAddr>) -> Result<Self, Error> {
-        let address = only_v4(address.into())?;
-        let handle = with(|stack| stack.bind_udp(address))?;
+impl Datagrams {
+    pub fn bind(address: SocketAddr, options: UdpOptions) -> Result<Self, Error> {
+        let handle = with(|stack| stack.bind_udp(address, options))?;
         Ok(Self { handle })
     }
 
-    /// Waits for a datagram. What of it does not fit is lost.
-    ///
-    /// # Errors
-    /// None in a VM.
-    pub async fn recv_from(&self, bytes: &mut [u8]) -> Result<(usize, SocketAddrV4), Error> {
+    pub async fn recv_from(&self, bytes: &mut [u8]) -> Result<(usize, SocketAddr), Error> {
         let receive = |context: &mut Context<'_>| -> Poll<_> {
             with(|stack| stack.poll_recv_from(self.handle, bytes, context.waker()))
         };
         Ok(poll_fn(receive).await)
     }
 
-    /// Sends a datagram.
-    ///
-    /// # Errors
-    /// If it is too large, or the address cannot be reached.
-    pub async fn send_to(&self, bytes: &[u8], to: impl Into<SocketAddr>) -> Result<(), Error> {
-        let to = only_v4(to.into())?;
+    pub async fn send_to(&self, bytes: &[u8], to: SocketAddr) -> Result<(), Error> {
         poll_fn(|context| with(|stack| stack.poll_send_to(self.handle, bytes, to, context.waker()))).await
     }
 
-    /// The address it is bound to.
-    ///
-    /// # Errors
-    /// None in a VM.
-    pub fn local_addr(&self) -> Result<SocketAddrV4, Error> {
+    pub fn local_addr(&self) -> Result<SocketAddr, Error> {
         Ok(with(|stack| stack.udp_address(self.handle)))
     }
 }
 
-impl Drop for UdpSocket {
+impl Drop for Datagrams {
     fn drop(&mut self) {
         with(|stack| stack.release_udp(self.handle));
     }

@@ -1,16 +1,19 @@
 //! The stack against itself, over real ring bytes, with the test as the switch between two VMs.
 
 use super::device::{FrameMemory, Link, Parts};
-use super::stack::{Settings, Stack};
-use super::{Error, ListenOptions, SocketAddrV4};
+use super::stack::{Key, Settings, Stack};
+use super::{ConnectOptions, Error, ListenOptions, SocketAddr, UdpOptions};
 use crate::rings::fake::Memory;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::ptr::NonNull;
 use core::task::{Poll, Waker};
-use smoltcp::iface::SocketHandle;
+use virtual_isa::network::{IPV6_PREFIX_BITS, ipv6_of};
 
 mod clones;
+mod crowds;
+mod ipv6;
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
@@ -47,6 +50,12 @@ impl FrameMemory for Rings {
         self.notifications += 1;
         self.drain();
     }
+
+    /// Whoever still needs what was given back finds something else there.
+    fn discard(&mut self, start: NonNull<u8>, bytes: usize) {
+        // SAFETY: the pages are the stack's, which says that there is nothing in them.
+        unsafe { start.as_ptr().write_bytes(0xa5, bytes) };
+    }
 }
 
 fn mac(ipv4: [u8; 4]) -> [u8; 6] {
@@ -57,7 +66,9 @@ fn vm(ipv4: [u8; 4], max_buffer_bytes: usize) -> Stack<Rings> {
     let memory = Rings { memory: Memory::ethernet(), sent: VecDeque::new(), notifications: 0, is_stuck: false };
     let link = Link { mac: mac(ipv4), gateway_mac: GATEWAY, mtu: 1500 };
     let seed = u64::from(ipv4[3]) * 0x1234_5678_9abc;
-    Stack::new(memory, &Settings { link, ipv4, prefix_bits: 10, seed, max_buffer_bytes }, 1)
+    let (ipv6, ipv6_prefix_bits) = (ipv6_of(ipv4), IPV6_PREFIX_BITS);
+    let settings = Settings { link, ipv4, prefix_bits: 10, ipv6, ipv6_prefix_bits, seed, max_buffer_bytes };
+    Stack::new(memory, &settings, 1)
 }
 
 /// Two VMs and the switch.
@@ -90,6 +101,11 @@ impl Lab {
 
     /// Carries frames to and fro until nothing moves, without time passing.
     fn settle(&mut self) {
+        self.settle_as(CLIENT);
+    }
+
+    /// The same, when the client has another address.
+    fn settle_as(&mut self, client: [u8; 4]) {
         loop {
             self.server.poll(self.now);
             self.client.poll(self.now);
@@ -97,7 +113,7 @@ impl Lab {
             has_moved |=
                 Self::carry(&mut self.server, &mut self.client, SERVER, self.loses, &mut self.frames, &mut self.log);
             has_moved |=
-                Self::carry(&mut self.client, &mut self.server, CLIENT, self.loses, &mut self.frames, &mut self.log);
+                Self::carry(&mut self.client, &mut self.server, client, self.loses, &mut self.frames, &mut self.log);
             if !has_moved {
                 return;
             }
@@ -117,8 +133,11 @@ impl Lab {
         while let Some(frame) = from.memory().sent.front() {
             assert_eq!(frame[..6], GATEWAY);
             assert_eq!(frame[6..12], mac(source));
-            assert_eq!(frame[12..14], [8, 0]);
-            assert_eq!(frame[26..30], source);
+            match frame[12..14] {
+                [8, 0] => assert_eq!(frame[26..30], source),
+                [0x86, 0xdd] => assert_eq!(frame[22..38], ipv6_of(source)),
+                _ => panic!("{frame:x?}"),
+            }
             assert!(frame.len() <= 1514);
             if !loses(frame, *frames) && !to.memory().memory.kernel_put(frame) {
                 break;
@@ -143,19 +162,19 @@ impl Lab {
         }
     }
 
-    fn dial(&mut self, port: u16) -> SocketHandle {
-        let to = SocketAddrV4::new(Ipv4Addr::from(SERVER), port);
-        self.client.connect(to, ListenOptions::default(), self.now).unwrap()
+    fn dial(&mut self, port: u16) -> Key {
+        let to = SocketAddr::new(SERVER.into(), port);
+        self.client.connect(to, ConnectOptions::default(), self.now).unwrap()
     }
 
-    fn connected(&mut self, handle: SocketHandle) -> Poll<Result<(), Error>> {
+    fn connected(&mut self, handle: Key) -> Poll<Result<(), Error>> {
         self.client.poll_connected(handle, Waker::noop(), self.now)
     }
 
-    fn accept(&mut self, listener: usize) -> Option<SocketHandle> {
+    fn accept(&mut self, listener: usize) -> Option<Key> {
         match self.server.poll_accept(listener, Waker::noop()) {
             Poll::Ready((handle, peer)) => {
-                assert_eq!(*peer.ip(), Ipv4Addr::from(CLIENT));
+                assert!([CLIENT.into(), ipv6_of(CLIENT).into()].contains(&peer.ip()));
                 Some(handle)
             }
             Poll::Pending => None,
@@ -163,7 +182,7 @@ impl Lab {
     }
 
     /// One connection, open on both sides.
-    fn open(&mut self, listener: usize) -> (SocketHandle, SocketHandle) {
+    fn open(&mut self, listener: usize) -> (Key, Key) {
         let client = self.dial(80);
         self.settle();
         assert_eq!(self.connected(client), Poll::Ready(Ok(())));
@@ -171,16 +190,16 @@ impl Lab {
     }
 }
 
-fn any(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)
 }
 
-fn read(stack: &mut Stack<Rings>, handle: SocketHandle) -> Poll<Result<Vec<u8>, Error>> {
+fn read(stack: &mut Stack<Rings>, handle: Key) -> Poll<Result<Vec<u8>, Error>> {
     let mut bytes = [0; 4096];
     stack.poll_read(handle, &mut bytes, Waker::noop()).map_ok(|n| bytes[..n].to_vec())
 }
 
-fn write(stack: &mut Stack<Rings>, handle: SocketHandle, bytes: &[u8]) -> usize {
+fn write(stack: &mut Stack<Rings>, handle: Key, bytes: &[u8]) -> usize {
     match stack.poll_write(handle, bytes, Waker::noop()) {
         Poll::Ready(n) => n.unwrap(),
         Poll::Pending => 0,
@@ -272,14 +291,14 @@ fn a_full_backlog_drops_and_the_dropped_come_in_when_there_is_room() {
 
 #[test]
 fn memory_bounds_the_connections() {
-    let mut lab = Lab::with_memory(4 * 6144 + 100);
+    let mut lab = Lab::with_memory(4 * 8192 + 100);
     let listener = lab.server.listen(any(80), ListenOptions::default()).unwrap();
     let clients: Vec<_> = (0..6).map(|_| lab.dial(80)).collect();
     lab.settle();
     let open = clients.iter().filter(|&&client| lab.connected(client) == Poll::Ready(Ok(()))).count();
     assert_eq!(open, 4);
     assert_eq!(lab.server.counters.memory_full, 2);
-    assert_eq!(lab.server.usage().1, 4 * 6144);
+    assert_eq!(lab.server.usage().1, 4 * 8192);
     for _ in 0..4 {
         let server = lab.accept(listener).unwrap();
         lab.server.release(server, lab.now);
@@ -373,8 +392,8 @@ fn a_stuck_kernel_blocks_and_nothing_is_lost() {
     let mut lab = Lab::new();
     let options = ListenOptions { transmit_bytes: 16_384, ..ListenOptions::default() };
     let listener = lab.server.listen(any(80), options).unwrap();
-    let to = SocketAddrV4::new(Ipv4Addr::from(SERVER), 80);
-    let client = lab.client.connect(to, ListenOptions { receive_bytes: 16_384, ..options }, lab.now).unwrap();
+    let to = SocketAddr::new(SERVER.into(), 80);
+    let client = lab.client.connect(to, ConnectOptions { receive_bytes: 16_384, ..ConnectOptions::default() }, lab.now).unwrap();
     lab.settle();
     let server = lab.accept(listener).unwrap();
     lab.server.memory().is_stuck = true;
@@ -504,7 +523,7 @@ fn closing_a_listener_resets_who_waits_and_frees_the_port() {
     let mut lab = Lab::new();
     let listener = lab.server.listen(any(80), ListenOptions::default()).unwrap();
     assert_eq!(lab.server.listen(any(80), ListenOptions::default()), Err(Error::AddressInUse));
-    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(10, 65, 0, 9), 80);
+    let elsewhere = SocketAddr::from(([10, 65, 0, 9], 80));
     assert_eq!(lab.server.listen(elsewhere, ListenOptions::default()), Err(Error::BadAddress));
     let client = lab.dial(80);
     lab.settle();
@@ -519,11 +538,11 @@ fn closing_a_listener_resets_who_waits_and_frees_the_port() {
 #[test]
 fn datagrams_go_both_ways_and_too_large_ones_are_refused() {
     let mut lab = Lab::new();
-    let server = lab.server.bind_udp(any(7)).unwrap();
-    assert_eq!(lab.server.bind_udp(any(7)), Err(Error::AddressInUse));
-    let client = lab.client.bind_udp(any(0)).unwrap();
+    let server = lab.server.bind_udp(any(7), UdpOptions::default()).unwrap();
+    assert_eq!(lab.server.bind_udp(any(7), UdpOptions::default()), Err(Error::AddressInUse));
+    let client = lab.client.bind_udp(any(0), UdpOptions::default()).unwrap();
     let from = lab.client.udp_address(client);
-    let to = SocketAddrV4::new(Ipv4Addr::from(SERVER), 7);
+    let to = SocketAddr::new(SERVER.into(), 7);
     assert_eq!(lab.client.poll_send_to(client, b"ping", to, Waker::noop()), Poll::Ready(Ok(())));
     assert_eq!(lab.client.poll_send_to(client, &[0; 1473], to, Waker::noop()), Poll::Ready(Err(Error::TooLarge)));
     assert_eq!(lab.client.poll_send_to(client, &[5; 1472], to, Waker::noop()), Poll::Ready(Ok(())));
@@ -538,7 +557,7 @@ fn datagrams_go_both_ways_and_too_large_ones_are_refused() {
     assert_eq!(lab.client.poll_recv_from(client, &mut bytes, Waker::noop()), Poll::Ready((4, to)));
     lab.server.release_udp(server);
     assert_eq!(lab.server.usage().1, 0);
-    assert!(lab.server.bind_udp(any(7)).is_ok());
+    assert!(lab.server.bind_udp(any(7), UdpOptions::default()).is_ok());
 }
 
 #[test]

@@ -10,13 +10,14 @@ fn clone(seed: u64) -> Stack<Rings> {
 
 fn settings(ipv4: [u8; 4], seed: u64) -> Settings {
     let link = Link { mac: mac(ipv4), gateway_mac: GATEWAY, mtu: 1500 };
-    Settings { link, ipv4, prefix_bits: 10, seed, max_buffer_bytes: 1 << 20 }
+    let (ipv6, ipv6_prefix_bits) = (ipv6_of(ipv4), IPV6_PREFIX_BITS);
+    Settings { link, ipv4, prefix_bits: 10, ipv6, ipv6_prefix_bits, seed, max_buffer_bytes: 1 << 20 }
 }
 
 /// The port and the sequence number with which a VM begins a connection of its own.
 fn beginnings(mut stack: Stack<Rings>, count: usize) -> Vec<(u16, u32)> {
     let begin = |stack: &mut Stack<Rings>| {
-        stack.connect(SocketAddrV4::new(CLIENT.into(), 80), ListenOptions::default(), 1).unwrap();
+        stack.connect(SocketAddr::new(CLIENT.into(), 80), ConnectOptions::default(), 1).unwrap();
         stack.poll(1);
         stack.memory().drain();
         let frame = stack.memory().sent.pop_front().unwrap();
@@ -70,8 +71,8 @@ fn the_connections_of_the_former_vm_are_over_and_its_listeners_go_on_at_the_new_
     assert_eq!(lab.server.poll_accept(listener, Waker::noop()), Poll::Pending);
 
     let own = lab.server.listener_address(listener).unwrap();
-    assert_eq!(own.ip().octets(), OTHER);
-    let client = lab.client.connect(own, ListenOptions::default(), lab.now).unwrap();
+    assert_eq!(own.ip(), core::net::IpAddr::from(OTHER));
+    let client = lab.client.connect(own, ConnectOptions::default(), lab.now).unwrap();
     loop {
         lab.client.poll(lab.now);
         lab.server.poll(lab.now);

@@ -4,8 +4,9 @@
 //! What RFC 9293 asks of TIME-WAIT can be done with the segment at hand: the acknowledgement of a repeated FIN
 //! follows from its own numbers.
 
+use super::segment::Segment;
 use alloc::collections::VecDeque;
-use smoltcp::wire::{Ipv4Address, Ipv4Packet, TcpPacket, TcpSeqNumber};
+use core::net::IpAddr;
 
 /// How long one is remembered.
 const TIME_WAIT_NS: u64 = 10_000_000_000;
@@ -14,57 +15,15 @@ const TIME_WAIT_NS: u64 = 10_000_000_000;
 /// have missed our last acknowledgement, is told that the connection is no more.
 const MOST: usize = 32;
 
-/// What is looked at of a TCP segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub from: (Ipv4Address, u16),
-    pub to: (Ipv4Address, u16),
-    pub is_syn: bool,
-    pub is_ack: bool,
-    pub is_fin: bool,
-    pub is_rst: bool,
-    pub sequence: TcpSeqNumber,
-    pub acknowledged: TcpSeqNumber,
-    /// Sequence numbers it takes.
-    pub length: usize,
-}
-
-impl Segment {
-    /// Looks at the TCP segment in an IPv4 packet, if there is a whole one.
-    pub fn parse(packet: &[u8]) -> Option<Self> {
-        let ip = Ipv4Packet::new_checked(packet).ok()?;
-        if ip.next_header() != smoltcp::wire::IpProtocol::Tcp || ip.more_frags() || ip.frag_offset() != 0 {
-            return None;
-        }
-        let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
-        Some(Self {
-            from: (ip.src_addr(), tcp.src_port()),
-            to: (ip.dst_addr(), tcp.dst_port()),
-            is_syn: tcp.syn(),
-            is_ack: tcp.ack(),
-            is_fin: tcp.fin(),
-            is_rst: tcp.rst(),
-            sequence: tcp.seq_number(),
-            acknowledged: tcp.ack_number(),
-            length: tcp.segment_len(),
-        })
-    }
-
-    /// Whether it asks for a new connection.
-    pub const fn opens(&self) -> bool {
-        self.is_syn && !self.is_ack && !self.is_rst && !self.is_fin
-    }
-}
-
 struct Record {
-    peer: (Ipv4Address, u16),
+    peer: (IpAddr, u16),
     port: u16,
     expires_ns: u64,
 }
 
 /// What becomes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(super) enum Verdict {
     /// It is not one of ours.
     Unknown,
     /// It is to be dropped.
@@ -74,7 +33,7 @@ pub(crate) enum Verdict {
 }
 
 /// The connections remembered, oldest first.
-pub(crate) struct TimeWait {
+pub(super) struct TimeWait {
     records: VecDeque<Record>,
 }
 
@@ -85,7 +44,7 @@ impl TimeWait {
     }
 
     /// Remembers a connection. Returns whether another had to be forgotten early for it.
-    pub fn remember(&mut self, peer: (Ipv4Address, u16), port: u16, now_ns: u64) -> bool {
+    pub fn remember(&mut self, peer: (IpAddr, u16), port: u16, now_ns: u64) -> bool {
         while self.records.front().is_some_and(|oldest| oldest.expires_ns <= now_ns) {
             self.records.pop_front();
         }
@@ -118,14 +77,16 @@ impl TimeWait {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::net::Ipv4Addr;
+    use smoltcp::wire::TcpSeqNumber;
 
-    const PEER: (Ipv4Address, u16) = (Ipv4Address::new(10, 64, 0, 1), 40_000);
+    const PEER: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::new(10, 64, 0, 1)), 40_000);
     const SECOND: u64 = 1_000_000_000;
 
     fn segment(port: u16) -> Segment {
         Segment {
             from: (PEER.0, port),
-            to: (Ipv4Address::new(10, 65, 0, 1), 80),
+            to: (IpAddr::V4(Ipv4Addr::new(10, 65, 0, 1)), 80),
             is_syn: false,
             is_ack: true,
             is_fin: false,
@@ -133,6 +94,7 @@ mod tests {
             sequence: TcpSeqNumber(1),
             acknowledged: TcpSeqNumber(2),
             length: 0,
+            data_bytes: 0,
         }
     }
 
