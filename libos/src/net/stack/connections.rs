@@ -4,7 +4,8 @@
 //! what its own connection takes, however many others there are.
 
 use super::buffers::Slot;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::ops::{Index, IndexMut};
 use slab::Slab;
@@ -78,8 +79,9 @@ impl Connection {
 #[derive(Default)]
 pub(super) struct Connections {
     table: Slab<Connection>,
-    by_ends: BTreeMap<Ends, Key>,
-    due: BTreeSet<(u64, Key)>,
+    /// Sorted, as `due` is: a tree would be five times the code in every image, and pay off beyond a thousand only.
+    by_ends: Vec<(Ends, Key)>,
+    due: Vec<(u64, Key)>,
     /// Those that have something to do. One that is gone may still be named.
     ready: VecDeque<Key>,
 }
@@ -130,7 +132,8 @@ impl Connections {
             due_ns: u64::MAX,
             is_ready: false,
         });
-        self.by_ends.insert(ends, key);
+        let (Ok(at) | Err(at)) = self.place_of(ends);
+        self.by_ends.insert(at, (ends, key));
         self.make_ready(key);
         key
     }
@@ -138,10 +141,10 @@ impl Connections {
     /// Takes a connection out.
     pub fn remove(&mut self, key: Key) -> Option<Connection> {
         let connection = self.table.try_remove(key)?;
-        if self.by_ends.get(&connection.ends) == Some(&key) {
-            self.by_ends.remove(&connection.ends);
+        if let Ok(at) = self.place_of(connection.ends) {
+            self.by_ends.remove(at);
         }
-        self.due.remove(&(connection.due_ns, key));
+        self.forget_due(connection.due_ns, key);
         if self.table.is_empty() {
             // However small, what was made in a burst may lie at the end of a heap that is otherwise free, and hold on
             // to all of it.
@@ -150,14 +153,17 @@ impl Connections {
         Some(connection)
     }
 
+    fn place_of(&self, ends: Ends) -> Result<usize, usize> {
+        self.by_ends.binary_search_by_key(&ends, |&(ends, _)| ends)
+    }
+
     pub fn find(&self, ends: Ends) -> Option<Key> {
-        self.by_ends.get(&ends).copied()
+        self.place_of(ends).ok().map(|at| self.by_ends[at].1)
     }
 
     /// Whether a connection has this port on this side.
     pub fn has_port(&self, port: u16) -> bool {
-        let first = Ends { port, peer_port: 0, peer: IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED) };
-        self.by_ends.range(first..).next().is_some_and(|(ends, _)| ends.port == port)
+        self.by_ends.binary_search_by_key(&port, |(ends, _)| ends.port).is_ok()
     }
 
     /// Has a connection looked at soon.
@@ -172,8 +178,8 @@ impl Connections {
 
     /// Has those looked at whose time has come.
     pub fn make_due_ready(&mut self, now_ns: u64) {
-        while let Some(&(at, key)) = self.due.first().filter(|&&(at, _)| at <= now_ns) {
-            self.due.remove(&(at, key));
+        while let Some(&(_, key)) = self.due.first().filter(|&&(at, _)| at <= now_ns) {
+            self.due.remove(0);
             if let Some(connection) = self.table.get_mut(key) {
                 connection.due_ns = u64::MAX;
             }
@@ -206,14 +212,22 @@ impl Connections {
     /// Has a connection looked at, at that time at the latest.
     pub fn set_due(&mut self, key: Key, due_ns: u64) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        if connection.due_ns != due_ns {
-            if connection.due_ns != u64::MAX {
-                self.due.remove(&(connection.due_ns, key));
-            }
-            connection.due_ns = due_ns;
-            if due_ns != u64::MAX {
-                self.due.insert((due_ns, key));
-            }
+        let before = core::mem::replace(&mut connection.due_ns, due_ns);
+        if before == due_ns {
+            return;
+        }
+        self.forget_due(before, key);
+        if due_ns != u64::MAX {
+            let (Ok(at) | Err(at)) = self.due.binary_search(&(due_ns, key));
+            self.due.insert(at, (due_ns, key));
+        }
+    }
+
+    fn forget_due(&mut self, due_ns: u64, key: Key) {
+        if due_ns != u64::MAX
+            && let Ok(at) = self.due.binary_search(&(due_ns, key))
+        {
+            self.due.remove(at);
         }
     }
 
