@@ -16,8 +16,8 @@ const SLAB_BYTES: usize = 32 * PAGE_SIZE;
 /// Most slots of a slab: the bits of a mask.
 const MOST_SLOTS: usize = 16;
 
-/// Free slots whose pages are kept for the next who comes.
-const MOST_KEPT: u32 = 2;
+/// Free slots whose pages are kept for the next who comes, when others are given back.
+const MOST_KEPT: u32 = 1;
 
 /// Gives pages back: start and length. They read as anything afterwards.
 pub(super) type Discard<'a> = &'a mut dyn FnMut(NonNull<u8>, usize);
@@ -166,20 +166,37 @@ impl Buffers {
         }
     }
 
-    /// Takes a slot back. The pages of most go to the machine, and slabs of which nobody has a slot to the heap, but for
-    /// a first one: the next connection comes soon.
+    /// Takes a slot back. Its pages stay for the next who comes, until [`Self::trim`], or its slab is no more: those of
+    /// which nobody has a slot go to the heap, but for a first one.
     pub fn give_back(&mut self, slot: Slot, discard: Discard<'_>) {
         let Some((index, bit)) = self.find(&slot) else { return };
         self.used_bytes -= slot.bytes;
         self.slabs[index].free |= bit;
-        let kept: u32 = self.slabs.iter().map(|slab| (slab.free & slab.touched).count_ones()).sum();
-        if kept > MOST_KEPT || slot.bytes > SLAB_BYTES {
-            self.discard(&slot, discard);
-        }
         let slab = &self.slabs[index];
         if slab.free == slab.all() && (index > 0 || slab.nr_slots == 1) {
             self.drop_slab(index, discard);
         }
+    }
+
+    /// Gives the pages of free slots back, but for a few.
+    pub fn trim(&mut self, discard: Discard<'_>) {
+        let mut kept = 0;
+        for slab in &mut self.slabs {
+            let warm = slab.free & slab.touched;
+            for number in (0..slab.nr_slots).filter(|number| warm & (1 << number) != 0) {
+                if kept < MOST_KEPT {
+                    kept += 1;
+                } else {
+                    slab.touched &= !(1 << number);
+                    discard(slab.slot(number), slab.slot_bytes);
+                }
+            }
+        }
+    }
+
+    /// Slots of which a page may be in use.
+    pub fn nr_touched(&self) -> u32 {
+        self.slabs.iter().map(|slab| slab.touched.count_ones()).sum()
     }
 
     fn drop_slab(&mut self, index: usize, discard: Discard<'_>) {
@@ -194,12 +211,6 @@ impl Buffers {
         if self.slabs.is_empty() {
             self.slabs = Vec::new();
         }
-    }
-
-    /// Pages that may be in use.
-    #[cfg(test)]
-    pub fn touched_slots(&self) -> u32 {
-        self.slabs.iter().map(|slab| slab.touched.count_ones()).sum()
     }
 }
 
@@ -260,8 +271,9 @@ mod tests {
             buffers.give_back(slot, &mut scribble(&mut discarded));
         }
         assert_eq!((buffers.used_bytes(), buffers.slabs.len()), (0, 1));
-        assert_eq!(discarded, 38 * 8192, "all but two kept ones");
-        assert_eq!(buffers.touched_slots(), 2);
+        buffers.trim(&mut scribble(&mut discarded));
+        assert_eq!(discarded, 39 * 8192, "all but one");
+        assert_eq!(buffers.nr_touched(), 1);
     }
 
     #[test]
@@ -292,6 +304,6 @@ mod tests {
         assert_eq!(discarded, 0, "nothing was written to it");
         buffers.touch(&slot);
         buffers.discard(&slot, &mut scribble(&mut discarded));
-        assert_eq!((discarded, buffers.touched_slots()), (8192, 0));
+        assert_eq!((discarded, buffers.nr_touched()), (8192, 0));
     }
 }

@@ -18,10 +18,10 @@ pub(super) const LINGER_NS: u64 = 120 * SECOND_NS;
 /// A peer that acknowledges nothing for that long is given up.
 pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Connections whose empty buffers keep their pages: with so few, giving pages back is not worth waking up for.
-const MOST_WARM: usize = 4;
+/// Buffers that keep their pages though nothing is in them: for so few, giving pages back is not worth waking up for.
+const MOST_WARM: u32 = 4;
 
-/// The buffers of a connection that were empty for so long are given back, if there are more than [`MOST_WARM`].
+/// Buffers that were empty for so long are given back, if there are more than [`MOST_WARM`].
 const IDLE_NS: u64 = SECOND_NS;
 
 /// What becomes of a connection that was looked at.
@@ -151,7 +151,6 @@ impl<M: FrameMemory> Stack<M> {
     /// Forgets a connection. Its buffers are given back.
     pub(super) fn remove(&mut self, key: Key) {
         let Some(connection) = self.connections.remove(key) else { return };
-        self.nr_touched -= usize::from(connection.is_touched);
         let Self { buffers, device, .. } = self;
         // The socket first: it uses them.
         let slot = connection.slot;
@@ -175,8 +174,7 @@ impl<M: FrameMemory> Stack<M> {
             return;
         }
         self.buffers.touch(&connection.slot);
-        self.nr_touched += 1;
-        if self.nr_touched > MOST_WARM && self.trim_at.is_none() {
+        if self.trim_at.is_none() && self.buffers.nr_touched() > MOST_WARM {
             self.trim_at = Some(now_ns.saturating_add(IDLE_NS));
         }
     }
@@ -186,8 +184,9 @@ impl<M: FrameMemory> Stack<M> {
     pub(super) fn trim_buffers(&mut self, now_ns: u64) {
         self.trim_at = None;
         let Self { buffers, device, connections, .. } = self;
+        buffers.trim(&mut |start, bytes| device.discard(start, bytes));
         for connection in connections.iter_mut().filter(|connection| connection.is_touched) {
-            if self.nr_touched <= MOST_WARM {
+            if buffers.nr_touched() <= MOST_WARM {
                 return;
             }
             let is_idle = connection.used_ns.saturating_add(IDLE_NS) <= now_ns;
@@ -195,7 +194,6 @@ impl<M: FrameMemory> Stack<M> {
                 self.trim_at = Some(now_ns.saturating_add(IDLE_NS));
             } else if connection.is_empty() {
                 connection.is_touched = false;
-                self.nr_touched -= 1;
                 self.counters.buffers_discarded += 1;
                 buffers.discard(&connection.slot, &mut |start, bytes| device.discard(start, bytes));
             }

@@ -81,8 +81,6 @@ pub(crate) struct Stack<M> {
     ipv6: Ipv6Addr,
     next_port: u16,
     buffers: Buffers,
-    /// Connections with pages of buffers in use.
-    nr_touched: usize,
     /// When it was polled last: reading the clock is dear under emulation.
     polled_ns: u64,
     /// When idle buffers are looked for.
@@ -159,7 +157,6 @@ impl<M: FrameMemory> Stack<M> {
             ipv6: settings.ipv6.into(),
             next_port: first_port(settings.seed),
             buffers: Buffers::new(settings.max_buffer_bytes),
-            nr_touched: 0,
             polled_ns: now_ns,
             trim_at: None,
             is_blocked: false,
@@ -247,9 +244,9 @@ impl<M: FrameMemory> Stack<M> {
         (self.connections.len(), self.buffers.used_bytes(), self.time_wait.len())
     }
 
-    /// Connections with pages in their buffers.
+    /// Buffers with pages in them.
     #[cfg(test)]
-    pub const fn touched(&self) -> usize {
-        self.nr_touched
+    pub fn touched(&self) -> u32 {
+        self.buffers.nr_touched()
     }
 }

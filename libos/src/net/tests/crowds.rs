@@ -48,9 +48,10 @@ fn a_thousand_idle_connections_hold_no_buffers_and_are_served_again() {
         lab.server.release(server, lab.now);
         lab.settle();
     }
-    lab.run(SECOND);
+    lab.run(3 * SECOND);
     let (connections, bytes, _) = lab.server.usage();
-    assert_eq!((connections, bytes, lab.server.touched()), (0, 0, 0));
+    assert_eq!((connections, bytes), (0, 0));
+    assert!(lab.server.touched() <= 1, "{}", lab.server.touched());
 }
 
 #[test]
@@ -149,7 +150,9 @@ fn resets_leave_nothing() {
         }
         lab.settle();
     }
-    assert_eq!((lab.server.usage(), lab.server.touched()), ((0, 0, 0), 0));
+    lab.run(3 * SECOND);
+    assert_eq!(lab.server.usage(), (0, 0, 0));
+    assert!(lab.server.touched() <= 1, "{}", lab.server.touched());
 }
 
 #[test]
