@@ -29,9 +29,7 @@ pub mod channel {
     //! assert_eq!(sum, 3);
     //! # });
     //! ```
-    pub use async_channel::{
-        Receiver, RecvError, SendError, Sender, TryRecvError, TrySendError, bounded, unbounded,
-    };
+    pub use async_channel::{Receiver, RecvError, SendError, Sender, TryRecvError, TrySendError, bounded, unbounded};
 }
 
 use core::fmt;

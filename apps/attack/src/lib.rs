@@ -166,7 +166,7 @@ async fn wake(first: Instant, period: Duration) -> Result<(), Error> {
     let mut at = first;
     loop {
         sleep_until(at).await;
-        at = at + period;
+        at += period;
     }
 }
 

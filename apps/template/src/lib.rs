@@ -22,7 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn serve(listener: TcpListener) -> Result<(), Error> {
     loop {
         let (stream, peer) = listener.accept().await?;
-        let peer = peer.into();
         libos::task::spawn(async move { answer(stream, peer).await }).detach();
     }
 }

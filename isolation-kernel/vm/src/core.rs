@@ -1,12 +1,12 @@
 //! One core's instance of the kernel: its event loop.
 
-use crate::gateways::Gateways;
 use crate::ablation::Ablation;
 use crate::account::{Ledger, latency_bucket, note_latency};
 use crate::classes::{Classes, SUPERVISOR_GROUP};
 use crate::console::{Level, log};
 use crate::cores::{FIRST, Message, Seat};
 use crate::gate::{Loading, Reply};
+use crate::gateways::Gateways;
 use crate::images::LoadedImage;
 use crate::lifecycle::Remains;
 use crate::mail::Search;

@@ -136,7 +136,11 @@ mod tests {
             (30, 5, 12),
             (1, 3, 40),
         ] {
-            assert_eq!(gateways.set(first, count, Some(through)), Err(GateError::BadArgument), "{first} {count} {through}");
+            assert_eq!(
+                gateways.set(first, count, Some(through)),
+                Err(GateError::BadArgument),
+                "{first} {count} {through}"
+            );
         }
         for n in 1..MAX_GATEWAYS {
             gateways.set(100 + n, 1, Some(1)).unwrap();

@@ -4,9 +4,9 @@
 //! one value, with its pages; its page tables are a cache and stay behind. It goes only while it waits for the
 //! processor and has nothing on disk or on its way there, as each core has a part of the disk of its own.
 
-use crate::gateways::Range;
 use crate::core::{Core, SUPERVISOR};
 use crate::cores::{FIRST, MAX_CORES, Message};
+use crate::gateways::Range;
 use crate::network::Out;
 use crate::network::receive::Origin;
 use crate::network::transmit::Waits;

@@ -1,12 +1,12 @@
 //! Starting a core: from the boot bundle to a kernel that runs.
 
-use crate::gateways::Gateways;
 use crate::ablation::Ablation;
 use crate::account::Ledger;
 use crate::classes::{Classes, DEFAULT_GROUP_TERMS};
 use crate::console::{self, Level, log};
 use crate::core::{Core, MAX_EVENTS};
 use crate::cores::{FIRST, Message, Seat, seats};
+use crate::gateways::Gateways;
 use crate::images::LoadedImage;
 use crate::mail::Search;
 use crate::network::Wire;

@@ -393,7 +393,8 @@ fn a_stuck_kernel_blocks_and_nothing_is_lost() {
     let options = ListenOptions { transmit_bytes: 16_384, ..ListenOptions::default() };
     let listener = lab.server.listen(any(80), options).unwrap();
     let to = SocketAddr::new(SERVER.into(), 80);
-    let client = lab.client.connect(to, ConnectOptions { receive_bytes: 16_384, ..ConnectOptions::default() }, lab.now).unwrap();
+    let client =
+        lab.client.connect(to, ConnectOptions { receive_bytes: 16_384, ..ConnectOptions::default() }, lab.now).unwrap();
     lab.settle();
     let server = lab.accept(listener).unwrap();
     lab.server.memory().is_stuck = true;

@@ -3,7 +3,9 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use smoltcp::wire::{DnsFlags, DnsOpcode, DnsPacket, DnsQueryType, DnsQuestion, DnsRcode, DnsRecord, DnsRecordData, DnsRepr};
+use smoltcp::wire::{
+    DnsFlags, DnsOpcode, DnsPacket, DnsQueryType, DnsQuestion, DnsRcode, DnsRecord, DnsRecordData, DnsRepr,
+};
 
 /// Most bytes of a label, and of a name.
 const MAX_LABEL: usize = 63;

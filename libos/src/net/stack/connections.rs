@@ -109,14 +109,7 @@ impl Connections {
     }
 
     /// Adds a connection, ready to be looked at.
-    pub fn add(
-        &mut self,
-        socket: tcp::Socket<'static>,
-        slot: Slot,
-        ends: Ends,
-        owner: Owner,
-        deadline_ns: u64,
-    ) -> Key {
+    pub fn add(&mut self, socket: tcp::Socket<'static>, slot: Slot, ends: Ends, owner: Owner, deadline_ns: u64) -> Key {
         let mut set = SocketSet::new(alloc::vec::Vec::with_capacity(1));
         set.add(socket);
         let key = self.table.insert(Connection {

@@ -246,7 +246,8 @@ impl<M: FrameMemory> Stack<M> {
 
     /// Asks a silent peer whether it is there.
     pub fn set_keepalive(&mut self, key: Key, after: Option<core::time::Duration>) {
-        let after = after.map(|after| Duration::from_micros(u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1)));
+        let after =
+            after.map(|after| Duration::from_micros(u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1)));
         let connection = &mut self.connections[key];
         connection.keepalive = after;
         connection.socket_mut().set_keep_alive(after);
@@ -280,8 +281,8 @@ impl<M: FrameMemory> Stack<M> {
             (udp::PacketBuffer::new(headers(), receive), udp::PacketBuffer::new(headers(), transmit));
         let mut socket = udp::Socket::new(receive, transmit);
         // `[::]` is every address, `0.0.0.0` those of IPv4.
-        let addr: Option<IpAddr> = (address.ip() != IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED))
-            .then(|| self.own_address(address.ip()));
+        let addr: Option<IpAddr> =
+            (address.ip() != IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED)).then(|| self.own_address(address.ip()));
         // It is fresh, and the port is not 0.
         let _ = socket.bind(IpListenEndpoint { addr: addr.map(Into::into), port });
         self.buffers.touch(&slot);
