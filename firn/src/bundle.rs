@@ -116,6 +116,7 @@ fn launch_plan(fleet: &Fleet, name: &str, entries: &[u32]) -> Result<Vec<u8>> {
             minimum_pages: service.minimum_pages,
             shares: service.shares,
             terms: service.terms,
+            gateway: service.gateway,
             arguments: &service.arguments,
         })?);
     }
@@ -147,6 +148,7 @@ mod tests {
             minimum_pages: first_vm,
             shares: 100,
             terms: ClassTerms { frames_per_s: first_vm, ..ClassTerms::DEFAULT },
+            gateway: Some(21).filter(|&vm| vm != first_vm),
             arguments: "body=1".into(),
         }
     }
@@ -198,10 +200,10 @@ mod tests {
         let mut found = Vec::new();
         while !rest.is_empty() {
             let (service, next) = postcard::take_from_bytes::<ServicePlan<'_>>(rest).unwrap();
-            found.push((service.name, service.entry, service.first_vm, service.terms.frames_per_s));
+            found.push((service.name, service.entry, service.first_vm, service.terms.frames_per_s, service.gateway));
             rest = next;
         }
-        assert_eq!(found, [("a", 3, 1, 1), ("b", 4, 11, 11), ("c", 3, 21, 21)]);
+        assert_eq!(found, [("a", 3, 1, 1, Some(21)), ("b", 4, 11, 11, Some(21)), ("c", 3, 21, 21, None)]);
         for n in 2..5 {
             assert!(Image::check(bundle.entry(n).unwrap().bytes).is_ok());
         }

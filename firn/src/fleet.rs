@@ -18,6 +18,7 @@ use virtual_isa::limits::{MAX_ARGUMENT_BYTES, MAX_MEMORY_PAGES, MAX_VMS, MIN_MEM
 use virtual_isa::network::{Network, NetworkError};
 use virtual_isa::{PAGE_SIZE, image::ImageError};
 
+mod gateway;
 mod machine;
 pub mod terms;
 #[cfg(test)]
@@ -75,6 +76,8 @@ pub struct Service {
     pub shares: u32,
     /// On what other terms each shares the machine.
     pub terms: ClassTerms,
+    /// The VM through which all their frames go, if there is one.
+    pub gateway: Option<u32>,
     /// Arguments of each.
     pub arguments: String,
 }
@@ -124,6 +127,8 @@ pub struct Overrides {
     pub counts: Vec<(String, u32)>,
     /// Arguments of the VMs of these.
     pub arguments: Vec<(String, String)>,
+    /// Services through which the frames of these go.
+    pub gateways: Vec<(String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +165,7 @@ struct RawService {
     limit: Option<Spanned<String>>,
     frames_per_s: Option<u32>,
     bytes_per_s: Option<Spanned<String>>,
+    gateway: Option<Spanned<String>>,
     args: Option<Spanned<String>>,
 }
 
@@ -263,6 +269,7 @@ impl Fleet {
             next_vm += service.count;
             services.push(service);
         }
+        gateway::set(&source, &raw.service, &overrides.gateways, &mut services)?;
         terms::check_classes(&source, services.iter().map(|service| &service.terms))?;
         Ok(Self {
             file: file.to_path_buf(),
@@ -379,7 +386,18 @@ fn read_service(
     })?;
     let arguments = arguments.to_owned();
     let (first_vm, count) = (vms.start, vms.end - vms.start);
-    Ok(Service { name: name.clone(), image, first_vm, count, memory_pages, minimum_pages, shares, terms, arguments })
+    Ok(Service {
+        name: name.clone(),
+        image,
+        first_vm,
+        count,
+        memory_pages,
+        minimum_pages,
+        shares,
+        terms,
+        gateway: None,
+        arguments,
+    })
 }
 
 /// Problem and remedy, if arguments are too long.

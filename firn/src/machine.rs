@@ -124,6 +124,9 @@ pub struct ServiceRecord {
     /// Bytes of frames each may send in a second; 0 for no limit.
     #[serde(default)]
     pub bytes_per_s: u32,
+    /// The VM through which all their frames go, if there is one.
+    #[serde(default)]
+    pub gateway: Option<u32>,
     /// Arguments of each.
     pub arguments: String,
 }

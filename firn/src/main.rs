@@ -140,7 +140,11 @@ fn run_service(project: Project, request: Run) -> Result<ExitCode> {
     let of_service = |value| (request.service.clone(), value);
     let overrides = Overrides {
         counts: request.count.into_iter().map(|count| (request.service.clone(), count)).collect(),
-        arguments: request.args.clone().map(of_service).into_iter().collect(),
+        arguments: [(Some(&request.service), &request.args), (request.gateway.as_ref(), &request.gateway_args)]
+            .into_iter()
+            .filter_map(|(service, words)| Some((service?.clone(), words.clone()?)))
+            .collect(),
+        gateways: request.gateway.clone().map(of_service).into_iter().collect(),
         ..overrides(&request.machine)
     };
     let fleet = source.fleet(&project, &overrides)?;

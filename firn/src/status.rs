@@ -145,8 +145,9 @@ pub fn started(machine: &Machine, seconds: f64) -> String {
 /// The services of a machine, for people.
 #[must_use]
 pub fn services(machine: &Machine) -> String {
-    let mut rows =
-        vec![["SERVICE", "VMS", "FIRST", "ADDRESSES", "MEMORY", "GROUP", "SHARES"].map(String::from).to_vec()];
+    let mut rows = vec![
+        ["SERVICE", "VMS", "FIRST", "ADDRESSES", "MEMORY", "GROUP", "SHARES", "GATEWAY"].map(String::from).to_vec(),
+    ];
     for service in &machine.record.services {
         let last = service.first_vm + service.count - 1;
         let last_address = Ipv4Addr::from(machine.record.network.ipv4_of(last));
@@ -162,6 +163,7 @@ pub fn services(machine: &Machine) -> String {
             size::format(service.memory_bytes),
             service.group.clone(),
             service.shares.to_string(),
+            service.gateway.map_or_else(String::new, |vm| format!("VM {vm}")),
         ]);
     }
     crate::table::columns(&rows)

@@ -254,6 +254,7 @@ fn service_record(fleet: &Fleet, service: &crate::fleet::Service) -> ServiceReco
         limit_ppm: service.terms.limit_ppm,
         frames_per_s: service.terms.frames_per_s,
         bytes_per_s: service.terms.bytes_per_s,
+        gateway: service.gateway,
         arguments: service.arguments.clone(),
     }
 }

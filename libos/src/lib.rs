@@ -20,6 +20,7 @@
 //! | [`time`] | clocks, sleeping, timeouts |
 //! | [`sync`] | channels, locks, waking each other |
 //! | [`net`] | `TcpListener`, `TcpStream`, `UdpSocket`, `Resolver` |
+//! | [`packets`] | packets as they are, for gateways |
 //! | [`rand`] | random bytes |
 //! | [`log`] | what happens, line by line |
 //! | [`console`] | lines in, bytes out |
@@ -41,6 +42,7 @@ extern crate std;
 pub mod arguments;
 pub mod gate;
 pub mod net;
+pub mod packets;
 pub mod rand;
 pub mod sync;
 pub mod task;

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub const BUNDLE_MAGIC: u64 = u64::from_le_bytes(*b"firnbndl");
 
 /// Version of the bundle's encoding.
-pub const BUNDLE_VERSION: u32 = 2;
+pub const BUNDLE_VERSION: u32 = 3;
 
 /// Bytes before the entries.
 pub const HEADER_BYTES: usize = 32;
@@ -131,6 +131,8 @@ pub struct ServicePlan<'a> {
     pub shares: u32,
     /// On what other terms each shares the machine. Services with the same terms are of one class.
     pub terms: ClassTerms,
+    /// The VM through which all their frames go, if there is one.
+    pub gateway: Option<u32>,
     /// Arguments of each.
     pub arguments: &'a str,
 }

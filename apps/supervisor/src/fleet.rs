@@ -159,6 +159,7 @@ mod tests {
             minimum_pages: 16,
             shares: 1,
             class: 0,
+            gateway: None,
             arguments: "".into(),
         };
         Fleet::new(Plan {

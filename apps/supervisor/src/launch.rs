@@ -189,13 +189,17 @@ async fn agree<M: Machine>(office: &Office<M>) -> HashMap<u32, String> {
 }
 
 /// Loads each image of the plan once. Returns the services that can be started, with their images; those of refused
-/// classes cannot.
+/// classes and behind refused gateways cannot.
 async fn load_images<M: Machine>(office: &Office<M>, refused: &HashMap<u32, String>) -> Vec<(Rc<Service>, u32)> {
     let services = office.fleet.borrow().plan.services.clone();
     let mut images: HashMap<u32, Result<u32, String>> = HashMap::new();
     let mut loaded = Vec::new();
     for service in services {
-        if let Some(why) = refused.get(&service.class) {
+        let why = match refused.get(&service.class) {
+            Some(why) => Some(why.clone()),
+            None => lead(office, &service).await.err(),
+        };
+        if let Some(why) = why {
             let Service { name, vms, .. } = service.as_ref();
             office.machine.say(&format!("error: service {name}: {why}"));
             office.fleet.borrow_mut().note_failed(vms.end - vms.start);
@@ -227,6 +231,14 @@ async fn load_images<M: Machine>(office: &Office<M>, refused: &HashMap<u32, Stri
         }
     }
     loaded
+}
+
+/// Has a service's frames go through its gateway, if it is to have one. Says why it cannot be: without, it is not started.
+async fn lead<M: Machine>(office: &Office<M>, service: &Service) -> Result<(), String> {
+    let Some(gateway) = service.gateway else { return Ok(()) };
+    let (first, count) = (service.vms.start, service.vms.end - service.vms.start);
+    let led = office.machine.call(Operation::Gateway { first, count, through: Some(gateway) }).await;
+    led.map(drop).map_err(|e| format!("its gateway, vm {gateway}, was refused: {e}"))
 }
 
 async fn work<M: Machine>(office: Rc<Office<M>>, queue: Rc<RefCell<Queue>>, failures: Rc<RefCell<Vec<u32>>>) {

@@ -59,6 +59,8 @@ pub struct Service {
     pub shares: u32,
     /// The class of each.
     pub class: u32,
+    /// The VM through which their frames go, if there is one.
+    pub gateway: Option<u32>,
     /// Arguments of each.
     pub arguments: String,
 }
@@ -239,6 +241,7 @@ fn check(
         ("shares", service.shares > 0),
         ("group", (ClassTerms::DEFAULT.group..FIRST_PLANNED_GROUP + nr_groups).contains(&service.terms.group)),
         ("reservation", service.terms.is_possible()),
+        ("gateway", service.gateway.is_none_or(|vm| vm > 0 && vm < MAX_VMS && !(service.first_vm..end).contains(&vm))),
         ("arguments", service.arguments.len() <= MAX_ARGUMENT_BYTES),
     ];
     if let Some((field, _)) = limits.into_iter().find(|(_, holds)| !holds) {
@@ -252,6 +255,7 @@ fn check(
         minimum_pages: service.minimum_pages,
         shares: service.shares,
         class: classes.number(&service.terms)?,
+        gateway: service.gateway,
         arguments: service.arguments.into(),
     })
 }
@@ -283,6 +287,7 @@ mod tests {
         minimum_pages: 16,
         shares: 100,
         terms: ClassTerms::DEFAULT,
+        gateway: None,
         arguments: "body=128",
     };
 
@@ -312,10 +317,10 @@ mod tests {
 
     #[test]
     fn a_good_plan_is_read() {
-        let echo = ServicePlan { name: "echo", first_vm: 11, count: 2, ..WEB };
+        let echo = ServicePlan { name: "echo", first_vm: 11, count: 2, gateway: Some(10), ..WEB };
         let plan = Plan::parse(&encode(&[WEB, echo]), 5).unwrap();
         assert_eq!((plan.name.as_str(), plan.power_off_when_done, plan.nr_vms()), ("default", true, 12));
-        assert_eq!(plan.services[1].vms, 11..13);
+        assert_eq!((&plan.services[1].vms, plan.services[1].gateway), (&(11..13), Some(10)));
         assert_eq!(plan.service_of(10).unwrap().name, "web");
         assert_eq!(plan.service_of(11).unwrap().name, "echo");
         assert!(plan.service_of(0).is_none() && plan.service_of(13).is_none());
@@ -336,6 +341,9 @@ mod tests {
         bad(ServicePlan { memory_pages: u32::MAX, ..WEB }, "memory_pages");
         bad(ServicePlan { minimum_pages: 257, ..WEB }, "minimum_pages");
         bad(ServicePlan { shares: 0, ..WEB }, "shares");
+        for vm in [0, 1, 10, MAX_VMS] {
+            bad(ServicePlan { gateway: Some(vm), ..WEB }, "gateway");
+        }
         let long = "x".repeat(MAX_ARGUMENT_BYTES + 1);
         bad(ServicePlan { arguments: &long, ..WEB }, "arguments");
         assert_eq!(refused(&[WEB, WEB]), PlanError::BadName("web".into()));

@@ -76,6 +76,7 @@ struct State {
     vms: RefCell<BTreeMap<u32, FakeVm>>,
     reserved_ppm: Cell<u32>,
     classes: RefCell<Vec<(u32, ClassTerms)>>,
+    gateways: RefCell<Vec<(u32, u32, Option<u32>)>>,
     busy_ns: Cell<u64>,
     idle_ns: Cell<u64>,
     unfit: BTreeSet<u32>,
@@ -185,6 +186,12 @@ impl Fake {
                 state.classes.borrow_mut().push((class, terms));
                 Ok(Answer::Done)
             }
+            Operation::Gateway { through: Some(99), .. } => Err(GateError::BadArgument),
+            Operation::Gateway { first, count, through } => {
+                assert!(!state.vms.borrow().contains_key(&first), "before there is anybody to be reached");
+                state.gateways.borrow_mut().push((first, count, through));
+                Ok(Answer::Done)
+            }
             Operation::PowerOff { status } => {
                 state.power_off.set(Some(status));
                 Ok(Answer::Done)
@@ -244,6 +251,15 @@ fn terms_of(service: &str) -> ClassTerms {
     ClassTerms { group, frames_per_s: if service.ends_with("fast") { 1000 } else { 0 }, ..ClassTerms::DEFAULT }
 }
 
+/// Services that are walled have a gateway, which the machine refuses if it is VM 99.
+fn gateway_of(service: &str) -> Option<u32> {
+    match service {
+        "walled" => Some(1),
+        "walled-off" => Some(99),
+        _ => None,
+    }
+}
+
 fn plan(power_off_when_done: bool, services: &[(&str, u32, u32, u32)]) -> Vec<u8> {
     let has_groups = services.iter().any(|(name, ..)| terms_of(name).group != 1);
     let groups = if has_groups { &GROUPS[..] } else { &[] };
@@ -265,6 +281,7 @@ fn plan(power_off_when_done: bool, services: &[(&str, u32, u32, u32)]) -> Vec<u8
             minimum_pages: 16,
             shares: 100,
             terms: terms_of(name),
+            gateway: gateway_of(name),
             arguments: &arguments,
         };
         bytes.extend(postcard::to_allocvec(&service).unwrap());
@@ -334,6 +351,21 @@ fn every_vm_of_the_plan_is_started_with_few_requests_at_a_time_and_each_image_lo
     assert_eq!((&status["started"], &status["private_pages"]), (&1015.into(), &(1015 * 9).into()));
     assert_eq!(json("vm ")["service"], "echo");
     assert!(said.contains(&"error: vm 5000: no such VM".into()));
+}
+
+#[test]
+fn services_are_led_through_their_gateway_or_not_started() {
+    let services = [("wall", 2, 1, 1), ("walled", 2, 2, 3), ("walled-off", 2, 5, 2)];
+    let state = State { entries: bundle(plan(false, &services)), ..State::default() };
+    let state =
+        play(state, async |state| until(|| state.said.borrow().iter().any(|line| line.contains("started"))).await);
+    assert_eq!(*state.gateways.borrow(), [(2, 3, Some(1))]);
+    assert_eq!(state.vms.borrow().keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let said = state.said.borrow();
+    assert!(
+        said.iter().any(|line| line.starts_with("error: service walled-off: its gateway, vm 99, was refused: ")),
+        "{said:?}"
+    );
 }
 
 #[test]

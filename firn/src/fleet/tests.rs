@@ -354,3 +354,35 @@ fn bad_terms_are_refused() {
         (1..=1024).map(|n| format!("{}\nframes_per_s = {n}\n", service(&format!("name = \"s{n}\"")))).collect();
     bench.refuses(&many, 0, "service", "1024 different sets of terms", "at most 1023");
 }
+
+#[test]
+fn services_have_gateways_wherever_these_are_in_the_file() {
+    let bench = Bench::new();
+    let service = |name: &str, more: &str| {
+        format!("[[service]]\nname = \"{name}\"\nimage = \"web\"\ncount = 1\nmemory = \"4M\"\n{more}\n")
+    };
+    let behind = |name: &str| format!("gateway = \"{name}\"");
+    let text = format!(
+        "{}{}{}{}",
+        service("a", &behind("wall")),
+        service("b", ""),
+        service("wall", ""),
+        service("c", &behind("wall"))
+    );
+    let vms = |fleet: &Fleet| fleet.services.iter().map(|service| service.gateway).collect::<Vec<_>>();
+    assert_eq!(vms(&bench.read(&text).unwrap()), [Some(3), None, None, Some(3)]);
+    let gateways = vec![("a".into(), "b".into())];
+    let given = Overrides { gateways, ..Overrides::default() };
+    assert_eq!(vms(&bench.read_with(&text, &given).unwrap()), [Some(2), None, None, Some(3)]);
+
+    let refuses = |more: &str, problem: &str, remedy: &str| {
+        let text = format!("{}{}", service("wall", ""), service("a", more));
+        bench.refuses(&text, 12, "service \"a\": gateway", problem, remedy);
+    };
+    refuses(&behind("wal"), "no service \"wal\"", "wall, a");
+    refuses(&behind("a"), "its own gateway", "another one");
+    let chain = format!("{}{}{}", service("x", ""), service("y", &behind("x")), service("z", &behind("y")));
+    assert!(bench.read(&chain).unwrap_err().problem.contains("\"y\" is behind a gateway itself"));
+    let many = format!("{}{}", service("wall", "").replace("count = 1", "count = 2"), service("a", &behind("wall")));
+    assert!(bench.read(&many).unwrap_err().remedy.contains("count = 1"));
+}

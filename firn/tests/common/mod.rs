@@ -101,6 +101,7 @@ pub fn fleet(app: &str, count: u32) -> Fleet {
         minimum_pages: 0,
         shares: 100,
         terms: ClassTerms::DEFAULT,
+        gateway: None,
         arguments: String::new(),
     };
     Fleet {
