@@ -122,7 +122,7 @@ impl Bench {
         self.lab.turns(120);
     }
 
-    fn from_host(&mut self, to: u32, mark: u8) {
+    fn send_from_host(&mut self, to: u32, mark: u8) {
         self.lab.frame_to(to, LENGTH, mark);
         self.lab.turns(120);
     }
@@ -144,7 +144,7 @@ fn all_ways(cores: u32) {
     let mut b = Bench::new(cores, &[GATEWAY]);
     let n = network();
     let [ward, other, peer] = [WARDS, WARDS + 1, PEER].map(|vm| n.ipv4_of(vm));
-    b.from_host(WARDS, 11);
+    b.send_from_host(WARDS, 11);
     b.send(WARDS, ward, n.host_ipv4, 12);
     b.send(WARDS, ward, [192, 0, 2, 1], 13);
     b.send(WARDS, ward, other, 14);
@@ -189,7 +189,7 @@ fn there_is_no_way_around_a_gateway_that_forwards_nothing() {
     let mut to_ward = packet(Network::mac_of(PEER), peer, ward, 23);
     to_ward[..6].copy_from_slice(&Network::mac_of(WARDS));
     b.post(PEER, to_ward);
-    b.from_host(WARDS, 24);
+    b.send_from_host(WARDS, 24);
     for mark in 21..=24 {
         assert!(b.has(GATEWAY, mark), "{mark}");
         assert!(!b.has(WARDS, mark) && !b.has(WARDS + 1, mark) && !b.is_on_wire(mark), "{mark}");
@@ -220,7 +220,7 @@ fn only_the_gateway_speaks_for_its_wards_and_for_no_one_else() {
     // No longer, once they are behind it no more.
     set(&mut b.lab, WARDS, 2, None).unwrap();
     b.send(GATEWAY, ward, n.host_ipv4, 40);
-    b.from_host(WARDS, 41);
+    b.send_from_host(WARDS, 41);
     assert!(!b.is_on_wire(40) && b.has(WARDS, 41) && !b.has(GATEWAY, 41));
 }
 
@@ -234,10 +234,10 @@ fn a_gateway_that_is_not_there_lets_nothing_through() {
             b.lab.destroy(GATEWAY);
         }
         let before = b.lab.status().drops_unroutable;
-        b.from_host(WARDS, 51);
+        b.send_from_host(WARDS, 51);
         assert!(!b.has(WARDS, 51));
         assert_eq!(b.lab.status().drops_unroutable, before + 1);
-        b.from_host(PEER, 52);
+        b.send_from_host(PEER, 52);
         assert!(b.has(PEER, 52), "others go on");
         assert_eq!(b.lab.frames_in_use(), 0);
     }
@@ -249,7 +249,7 @@ fn a_gateway_that_is_parked_is_woken() {
         let mut b = Bench::new(1, &[GATEWAY]);
         b.lab.park_fully(GATEWAY, tier);
         b.lab.park_fully(WARDS, tier);
-        b.from_host(WARDS, 61);
+        b.send_from_host(WARDS, 61);
         b.lab.until("the ward to have it", |lab| {
             lab.turns(10);
             b.posts[WARDS as usize].borrow().has(61)
@@ -279,7 +279,7 @@ fn a_flood_through_a_gateway_that_forwards_costs_others_nothing() {
         b.lab.frame_to(PEER, LENGTH, 81);
     }
     b.lab.turns(2000);
-    b.from_host(WARDS + 1, 82);
+    b.send_from_host(WARDS + 1, 82);
     assert!(b.has(WARDS + 1, 82));
     b.lab.turns(500);
     assert_eq!(b.lab.frames_in_use(), 0, "everything has gone somewhere");
@@ -303,6 +303,6 @@ fn what_cannot_be_set_is_refused_and_changes_nothing() {
     ] {
         assert_eq!(set(&mut b.lab, first, count, through), Err(GateError::BadArgument), "{first} {count} {through:?}");
     }
-    b.from_host(WARDS, 91);
+    b.send_from_host(WARDS, 91);
     assert!(b.has(WARDS, 91) && b.has(GATEWAY, 91));
 }
