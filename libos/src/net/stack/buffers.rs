@@ -19,6 +19,9 @@ const MOST_SLOTS: usize = 16;
 /// Free slots whose pages are kept for the next who comes, when others are given back.
 const MOST_KEPT: u32 = 1;
 
+/// Slots that keep their pages though nothing is in them: for so few, giving pages back is not worth waking up for.
+pub(super) const MOST_WARM: u32 = 4;
+
 /// Gives pages back: start and length. They read as anything afterwards.
 pub(super) type Discard<'a> = &'a mut dyn FnMut(NonNull<u8>, usize);
 
@@ -166,20 +169,24 @@ impl Buffers {
         }
     }
 
-    /// Takes a slot back. Its pages stay for the next who comes, until [`Self::trim`], or its slab is no more: those of
-    /// which nobody has a slot go to the heap, but for a first one.
+    /// Takes a slot back. Its pages stay for the next who comes until [`Self::trim`], unless they are many.
     pub fn give_back(&mut self, slot: Slot, discard: Discard<'_>) {
         let Some((index, bit)) = self.find(&slot) else { return };
         self.used_bytes -= slot.bytes;
         self.slabs[index].free |= bit;
-        let slab = &self.slabs[index];
-        if slab.free == slab.all() && (index > 0 || slab.nr_slots == 1) {
+        if self.slabs[index].nr_slots == 1 {
             self.drop_slab(index, discard);
         }
     }
 
-    /// Gives the pages of free slots back, but for a few.
+    /// Gives slabs of which nobody has a slot to the heap, but for a first one, and the pages of other free slots to
+    /// the machine, but for a few.
     pub fn trim(&mut self, discard: Discard<'_>) {
+        for index in (1..self.slabs.len()).rev() {
+            if self.slabs[index].free == self.slabs[index].all() {
+                self.drop_slab(index, discard);
+            }
+        }
         let mut kept = 0;
         for slab in &mut self.slabs {
             let warm = slab.free & slab.touched;
@@ -192,6 +199,11 @@ impl Buffers {
                 }
             }
         }
+    }
+
+    /// Whether there may be something to trim.
+    pub fn is_spread(&self) -> bool {
+        self.slabs.len() > 1 || self.nr_touched() > MOST_WARM
     }
 
     /// Slots of which a page may be in use.
@@ -270,8 +282,10 @@ mod tests {
         for slot in slots {
             buffers.give_back(slot, &mut scribble(&mut discarded));
         }
-        assert_eq!((buffers.used_bytes(), buffers.slabs.len()), (0, 1));
+        assert!(buffers.is_spread());
         buffers.trim(&mut scribble(&mut discarded));
+        assert_eq!((buffers.used_bytes(), buffers.slabs.len()), (0, 1));
+        assert!(!buffers.is_spread());
         assert_eq!(discarded, 39 * 8192, "all but one");
         assert_eq!(buffers.nr_touched(), 1);
     }

@@ -1,6 +1,7 @@
 //! What becomes of connections: of those that were begun, waited for, and left to end by themselves; and of the memory
 //! of those that are silent.
 
+use super::buffers::MOST_WARM;
 use super::connections::{Key, Owner};
 use super::{FrameMemory, SECOND_NS, Stack, send};
 use smoltcp::socket::tcp;
@@ -18,10 +19,7 @@ pub(super) const LINGER_NS: u64 = 120 * SECOND_NS;
 /// A peer that acknowledges nothing for that long is given up.
 pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Buffers that keep their pages though nothing is in them: for so few, giving pages back is not worth waking up for.
-const MOST_WARM: u32 = 4;
-
-/// Buffers that were empty for so long are given back, if there are more than [`MOST_WARM`].
+/// Buffers that were empty for so long are given back, if there are many.
 const IDLE_NS: u64 = SECOND_NS;
 
 /// What becomes of a connection that was looked at.
@@ -156,6 +154,7 @@ impl<M: FrameMemory> Stack<M> {
         let slot = connection.slot;
         drop(connection.set);
         buffers.give_back(slot, &mut |start, bytes| device.discard(start, bytes));
+        self.trim_later(self.polled_ns);
         self.shrink();
     }
 
@@ -174,7 +173,11 @@ impl<M: FrameMemory> Stack<M> {
             return;
         }
         self.buffers.touch(&connection.slot);
-        if self.trim_at.is_none() && self.buffers.nr_touched() > MOST_WARM {
+        self.trim_later(now_ns);
+    }
+
+    fn trim_later(&mut self, now_ns: u64) {
+        if self.trim_at.is_none() && self.buffers.is_spread() {
             self.trim_at = Some(now_ns.saturating_add(IDLE_NS));
         }
     }
