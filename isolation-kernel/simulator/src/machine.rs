@@ -37,6 +37,9 @@ const SWITCH_NS: u64 = 2_000;
 const EXIT_NS: u64 = 300;
 const FRAME_NS: u64 = 1_000;
 
+/// What it takes to tell the card that there are frames.
+const FLUSH_NS: u64 = 10_000;
+
 mod devices;
 mod tables;
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use virtual_isa::control::{self, Pending};
 use virtual_isa::gate::{ClassTerms, GateError, MachineStatus, Operation, ProcessorTerms};
 use virtual_isa::instruction::{Instruction, NO_DEADLINE};
+use virtual_isa::network::Network;
 
 /// The victim, its class and group, and the attackers'.
 const VICTIM: u32 = 1;
@@ -33,11 +34,13 @@ enum Attack {
     Instructions,
     /// Sleeps until a time that is past.
     Past,
+    /// Sends frames to the host as fast as it can.
+    Send,
     /// The supervisor creates, starts and destroys as fast as it can.
     Storm,
 }
 
-fn attacker(attack: Attack) -> Box<dyn Program> {
+fn attacker(vm: u32, attack: Attack) -> Box<dyn Program> {
     match attack {
         Attack::Spin | Attack::Nothing | Attack::Storm => Box::new(|_: &mut Cpu<'_>| Ok(Op::Compute)),
         Attack::Wake => Box::new(|cpu: &mut Cpu<'_>| {
@@ -57,6 +60,18 @@ fn attacker(attack: Attack) -> Box<dyn Program> {
         }
         Attack::Instructions => Box::new(|_: &mut Cpu<'_>| Ok(Op::call(Instruction::Notify, &[0]))),
         Attack::Past => Box::new(|_: &mut Cpu<'_>| Ok(Op::call(Instruction::Idle, &[1]))),
+        Attack::Send => {
+            let mut frame = vec![0x55; 1000];
+            frame[..6].copy_from_slice(&Network::SWITCH_MAC);
+            frame[6..12].copy_from_slice(&Network::mac_of(vm));
+            frame[12..15].copy_from_slice(&[8, 0, 0x45]);
+            frame[26..30].copy_from_slice(&Network::default().ipv4_of(vm));
+            frame[30..34].copy_from_slice(&Network::default().host_ipv4);
+            Box::new(move |cpu: &mut Cpu<'_>| {
+                while cpu.push(&rings::TRANSMIT, &frame)? {}
+                Ok(Op::call(Instruction::Idle, &[1]))
+            })
+        }
     }
 }
 
@@ -97,7 +112,7 @@ fn lab(attacks: &[Attack], each: u32, victim: impl Fn() -> Box<dyn Program> + 's
     let theirs = attacks.to_vec();
     let mut lab = LabPlan::new(60_000).cores(1, 0).boot(move |vm| match vm {
         VICTIM => victim(),
-        _ => attacker(theirs[vm as usize % theirs.len()]),
+        _ => attacker(vm, theirs[vm as usize % theirs.len()]),
     });
     lab.outside_mut().has_costs = true;
     for (class, group) in [(VICTIMS, 10), (ATTACKERS, 11)] {
@@ -162,7 +177,8 @@ fn answers(attacks: &[Attack], each: u32) -> (u64, u64) {
 fn a_victim_answers_nearly_as_soon_as_alone() {
     let (alone, whole) = answers(&[Attack::Nothing], 0);
     assert!((980..=1000).contains(&whole), "alone: {whole} of 1000 accounted for");
-    let all = [Attack::Spin, Attack::Wake, Attack::Fault, Attack::Instructions, Attack::Past, Attack::Storm];
+    let all =
+        [Attack::Spin, Attack::Wake, Attack::Fault, Attack::Instructions, Attack::Past, Attack::Send, Attack::Storm];
     let attacks = all.iter().map(|attack| (vec![*attack], if *attack == Attack::Wake { 1000 } else { 100 }));
     for (attacks, each) in attacks.chain([(all.to_vec(), 300)]) {
         let (p99, whole) = answers(&attacks, each);
@@ -173,11 +189,12 @@ fn a_victim_answers_nearly_as_soon_as_alone() {
 
 #[test]
 fn a_victim_that_computes_gets_its_groups_share() {
-    let all = [Attack::Spin, Attack::Fault, Attack::Instructions, Attack::Past];
+    let all = [Attack::Spin, Attack::Fault, Attack::Instructions, Attack::Past, Attack::Send];
     for (attacks, is_stormy, least) in [
         (vec![Attack::Spin], false, 490),
         (vec![Attack::Fault], false, 490),
         (vec![Attack::Instructions], false, 490),
+        (vec![Attack::Send], false, 490),
         (all.to_vec(), false, 490),
         // The supervisor's group is a third one.
         (all.to_vec(), true, 320),

@@ -338,6 +338,24 @@ fn a_vm_that_spins_alone_does_not_keep_others_from_the_wire() {
 }
 
 #[test]
+fn who_sends_pays_for_telling_the_card() {
+    let mut lab = LabPlan::new(2000).cores(1, 0).boot(|vm| match vm {
+        1 => steady(to_host(1, 100), 2 * MS, Rc::new(Cell::new(true))),
+        _ => spinner(),
+    });
+    lab.start(1);
+    lab.start(2);
+    lab.outside_mut().has_costs = true;
+    let (before, sent_before) = ([1, 2].map(|vm| lab.inspect(vm).counters.kernel_ns), lab.status().frames_out);
+    run_for(&mut lab, 1000 * MS);
+    let (after, sent) = ([1, 2].map(|vm| lab.inspect(vm).counters.kernel_ns), lab.status().frames_out - sent_before);
+    assert!(sent >= 400, "{sent}");
+    // Each frame is told of by itself, long after the next VM runs.
+    let told_ns = sent * 10_000;
+    assert!(after[0] - before[0] >= told_ns, "{} of {told_ns} ns", after[0] - before[0]);
+}
+
+#[test]
 fn a_flood_from_the_wire_costs_nobody_else_a_frame() {
     let mut lab = LabPlan::new(2000).cores(1, 0).boot(|vm| if vm == 2 { taker() } else { sleeper() });
     lab.start(1);

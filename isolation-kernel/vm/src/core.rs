@@ -250,8 +250,8 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     #[inline(never)]
     fn halt(&mut self, before: Nanos) {
-        self.flush_if_due(true);
         self.ledger.loop_ns += self.ledger.move_mark(before);
+        self.flush_if_due(true);
         let mut alarm = self.next_alarm().min(self.timers.next_idle());
         if self.swap.has_writes() && self.swap.resume_writes_at > before {
             alarm = alarm.min(self.swap.resume_writes_at);

@@ -27,6 +27,9 @@ use virtual_isa::limits::{
 /// Requests taken by one execution of `gate`.
 const REQUEST_BATCH: u32 = 16;
 
+/// How long requests are taken at a time, whatever they cost: others may want the processor.
+const REQUESTS_NS: u64 = 200_000;
+
 /// How long a creation waits for room on the kernel's heap.
 const MAX_GATE_STALL_NS: u64 = 1_000_000_000;
 
@@ -94,7 +97,11 @@ impl<'b, H: Hardware> Core<'b, H> {
         let head = requests.guest_head(&self.hw);
         let mut taken = 0;
         let mut space = [0; MAX_REQUEST_BYTES];
-        while taken < REQUEST_BATCH && self.has_room_for_message(vm)? {
+        let began = self.hw.now();
+        while taken < REQUEST_BATCH
+            && (taken == 0 || self.hw.now().since(began) < REQUESTS_NS)
+            && self.has_room_for_message(vm)?
+        {
             let (bytes, next_tail) = match requests.next(&self.hw, head, vm.indices.request_tail)? {
                 Next::Empty => break,
                 Next::Malformed { next_tail } => (None, next_tail),

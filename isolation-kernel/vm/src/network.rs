@@ -59,6 +59,8 @@ pub struct Wire {
     pub next_poll: Nanos,
     /// Whether a look at it was put off until then.
     pub is_poll_due: bool,
+    /// The VM of this core that sent last of those.
+    pub last_sender: Option<u32>,
     /// How many bytes it may carry, if that is bounded.
     pub rate: Option<Bucket>,
 }
@@ -190,6 +192,12 @@ impl<H: Hardware> Core<'_, H> {
         if is_last || unflushed >= FLUSH_AFTER || self.hw.now() >= flush_at {
             self.hw.flush();
             self.wire.unflushed = 0;
+            // The card takes its time, and what is sent was sent for somebody. A VM that runs pays for itself.
+            if let Some(sender) = self.wire.last_sender.take()
+                && !self.vms.is_out(sender)
+            {
+                self.bill(sender);
+            }
         }
     }
 

@@ -47,8 +47,12 @@ pub fn make<H: Hardware>(
     }
 }
 
-/// Prints the report to the log: one line for a clean end, all of it otherwise.
+/// Prints the report to the log: one line for a clean end, all of it otherwise. What the supervisor wanted is no news,
+/// and a line takes longer than the end itself: the port takes its bytes one at a time.
 pub fn print<H: Hardware>(hw: &mut H, vm: u32, report: &Report) {
+    if report.cause == Cause::Stopped {
+        return;
+    }
     if report.cause.is_clean() {
         log(hw, Level::Info, format_args!("vm {vm} ended: {}", report.cause));
         return;

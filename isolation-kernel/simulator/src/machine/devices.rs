@@ -1,6 +1,6 @@
 //! The fake machine's card and its disk, as the kernel uses them.
 
-use super::{FRAME_NS, FRAME_POOL, Machine, TRANSMIT_QUEUE};
+use super::{FLUSH_NS, FRAME_NS, FRAME_POOL, Machine, TRANSMIT_QUEUE};
 use hal::{Completion, Disk, DiskError, DiskRequest, Ethernet, FRAME_CAPACITY, Frame, Mpn, Page, Transfer};
 
 /// Where a disk ticket says whose it is.
@@ -64,6 +64,9 @@ impl Ethernet for Machine {
     }
 
     fn flush(&mut self) {
+        if !self.queued.is_empty() {
+            self.spend(FLUSH_NS);
+        }
         let (now, ns_per_byte) = {
             let outside = self.outside.borrow();
             (outside.now, outside.wire_ns_per_byte)

@@ -294,6 +294,7 @@ impl<H: Hardware> Core<'_, H> {
                     self.give_back(frame);
                     return Err(Stop::Full);
                 }
+                self.wire.last_sender = is_here.then_some(vm.number);
                 vm.counters.frames_sent += 1;
             }
             Verdict::ToVm(to) => {
