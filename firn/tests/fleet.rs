@@ -5,6 +5,7 @@ mod common;
 use common::{Bench, Done};
 use serde_json::Value;
 use std::collections::HashSet;
+use std::io::{BufRead, Read};
 
 #[test]
 fn a_small_fleet_lives_from_up_to_down() {
@@ -46,13 +47,16 @@ fn live(cpus: u32) {
     log(&["web-6"]).expect(2);
     // Without --no-follow it goes on until the machine ends.
     let mut following = bench.command(["logs", "--name", "life"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut followed = std::io::BufReader::new(following.stdout.take().unwrap());
+    let mut text = String::new();
+    assert!(followed.read_line(&mut text).unwrap() > 0, "it has begun before the machine ends");
     assert!(following.try_wait().unwrap().is_none());
 
     let down = bench.firn(["down", "--name", "life", "--format", "json"]).expect(0).json();
     assert_eq!((&down["clean"], &down["ending"]), (&true.into(), &"powered off cleanly".into()));
     assert!(!bench.state().join("life").exists());
-    let followed = Done::of(following.wait_with_output().unwrap()).expect(0).out;
-    assert!(followed.contains("5 VMs started"), "{followed}");
+    followed.read_to_string(&mut text).unwrap();
+    assert!(following.wait().unwrap().success() && text.contains("5 VMs started"), "{text}");
     let holder = up["holder_pid"].as_i64().unwrap();
     assert!(!std::path::Path::new(&format!("/proc/{holder}/ns/net")).exists(), "the namespace is gone");
     assert!(bench.firn(["logs", "--name", "life"]).expect(0).out.contains("5 VMs started"), "the log is kept");
