@@ -21,10 +21,12 @@
 //! | [`sync`] | channels, locks, waking each other |
 //! | [`net`] | `TcpListener`, `TcpStream`, `UdpSocket`, `Resolver` |
 //! | [`packets`] | packets as they are, for gateways |
+//! | `http` | a server with a router (feature `http`) |
 //! | [`rand`] | random bytes |
 //! | [`log`] | what happens, line by line |
 //! | [`console`] | lines in, bytes out |
 //! | [`arguments`] | the argument string |
+//! | [`memory`] | how much is left |
 //! | [`gate`] | the supervisor's operations |
 //! | `instruction` | the virtual instructions themselves (in a VM only) |
 //!
@@ -41,6 +43,9 @@ extern crate std;
 
 pub mod arguments;
 pub mod gate;
+#[cfg(feature = "http")]
+pub mod http;
+pub mod memory;
 pub mod net;
 pub mod packets;
 pub mod rand;

@@ -88,7 +88,7 @@ mod tests {
             }
             core::mem::take(&mut *woken.lock().unwrap())
         };
-        assert_eq!(fire(&mut timers, 9), []);
+        assert_eq!(fire(&mut timers, 9), [0; 0]);
         assert_eq!(fire(&mut timers, 20), [1, 2, 4]);
         assert!(!timers.update(updated, &waker(2)));
         assert_eq!(timers.next_deadline(), Some(30));

@@ -1,52 +1,49 @@
-//! A small HTTP/1.1 server, over any stream.
+//! A small web server: the service that Firn is measured with.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/` | as many bytes of text as the argument `body=` says |
 //! | `/id` | JSON: the VM's number, its generation, the first bytes and the checksum of a page of its own random bytes |
 //! | `/healthz` | `ok` |
+//! | `/static/` | files of the image: a page, its style and its picture; with conditional requests and ranges |
 //!
-//! [`request`] reads heads, [`response`] writes answers, [`connection`] speaks with one client, [`identity`] keeps the
-//! page.
+//! [`pages`] makes the answers, [`identity`] keeps the page of random bytes. The server is [`libos::http`]'s.
 #![cfg_attr(firn_guest, no_std)]
 #![warn(missing_docs)]
 
 extern crate alloc;
 
-pub mod connection;
 pub mod identity;
-pub mod request;
-pub mod response;
+pub mod pages;
 
 use libos::Error;
 use libos::arguments::{BadArgument, parse_or};
+use libos::http::{File, Files, Limits, Request, Response, Router, Server};
 use libos::net::{Ipv6Addr, TcpListener};
 use libos::time::Duration;
 
 /// Most bytes of `/`.
 pub const MAX_BODY_BYTES: usize = 16 << 20;
 
+/// The files below `/static/`.
+static FILES: Files = Files::new(&[
+    File::new("index.html", include_bytes!("../static/index.html")),
+    File::new("style.css", include_bytes!("../static/style.css")),
+    File::new("firn.svg", include_bytes!("../static/firn.svg")),
+]);
+
 /// How the service behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Bytes of `/`.
     pub body_bytes: usize,
-    /// Time for a head, from its first byte to its last, and for a body.
-    pub head_timeout: Duration,
-    /// Time for the first byte of the next request.
-    pub idle_timeout: Duration,
-    /// Time for the client to take some of an answer.
-    pub write_timeout: Duration,
+    /// What clients may take.
+    pub limits: Limits,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            body_bytes: 128,
-            head_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_secs(30),
-        }
+        Self { body_bytes: 128, limits: Limits::default() }
     }
 }
 
@@ -66,13 +63,25 @@ impl Settings {
             let value = libos::arguments::get("body").unwrap_or("");
             return Err(BadArgument { name: "body", value });
         }
-        Ok(Self {
-            body_bytes,
-            head_timeout: milliseconds("head_timeout_ms", default.head_timeout)?,
-            idle_timeout: milliseconds("idle_timeout_ms", default.idle_timeout)?,
-            write_timeout: milliseconds("write_timeout_ms", default.write_timeout)?,
-        })
+        let limits = Limits {
+            head_timeout: milliseconds("head_timeout_ms", default.limits.head_timeout)?,
+            idle_timeout: milliseconds("idle_timeout_ms", default.limits.idle_timeout)?,
+            write_timeout: milliseconds("write_timeout_ms", default.limits.write_timeout)?,
+            connections: parse_or("connections", default.limits.connections)?,
+            ..default.limits
+        };
+        Ok(Self { body_bytes, limits })
     }
+}
+
+/// The service's routes.
+#[must_use]
+pub fn router(body_bytes: usize) -> Router {
+    Router::new()
+        .get("/", move |_: Request| pages::filler(body_bytes))
+        .get("/id", |_: Request| pages::identity())
+        .get("/healthz", |_: Request| Response::text("ok\n"))
+        .get("/static/{*path}", |request: Request| FILES.respond("path", &request))
 }
 
 /// Serves as the arguments say, for ever.
@@ -85,18 +94,10 @@ pub async fn run() -> Result<(), Error> {
     serve(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?, settings).await
 }
 
-/// Takes connections, for ever, and serves each in a task of its own.
+/// Takes connections, for ever.
 ///
 /// # Errors
 /// What the network says about the listener.
 pub async fn serve(listener: TcpListener, settings: Settings) -> Result<(), Error> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        // Answers are written whole: there is nothing to wait for.
-        let _ = stream.set_nodelay(true);
-        libos::task::spawn(async move {
-            let _ = connection::serve(&stream, &settings).await;
-        })
-        .detach();
-    }
+    Ok(Server::new(router(settings.body_bytes)).with_limits(settings.limits).serve(listener).await?)
 }

@@ -1,0 +1,82 @@
+//! Statuses of answers.
+
+/// The status of an answer.
+///
+/// ```
+/// use libos::http::Status;
+///
+/// assert_eq!((Status::NOT_FOUND.code(), Status::NOT_FOUND.reason()), (404, "Not Found"));
+/// assert_eq!(Status::new(299).reason(), "");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Status(u16);
+
+macro_rules! statuses {
+    ($($code:literal $name:ident $reason:literal,)*) => {
+        impl Status {
+            $(
+                #[doc = concat!($code, " ", $reason, ".")]
+                pub const $name: Self = Self($code);
+            )*
+
+            /// Its name; empty if it has none here.
+            #[must_use]
+            pub const fn reason(self) -> &'static str {
+                match self.0 {
+                    $($code => $reason,)*
+                    _ => "",
+                }
+            }
+        }
+    };
+}
+
+statuses! {
+    200 OK "OK",
+    201 CREATED "Created",
+    202 ACCEPTED "Accepted",
+    204 NO_CONTENT "No Content",
+    206 PARTIAL_CONTENT "Partial Content",
+    301 MOVED_PERMANENTLY "Moved Permanently",
+    302 FOUND "Found",
+    303 SEE_OTHER "See Other",
+    304 NOT_MODIFIED "Not Modified",
+    307 TEMPORARY_REDIRECT "Temporary Redirect",
+    400 BAD_REQUEST "Bad Request",
+    401 UNAUTHORIZED "Unauthorized",
+    403 FORBIDDEN "Forbidden",
+    404 NOT_FOUND "Not Found",
+    405 METHOD_NOT_ALLOWED "Method Not Allowed",
+    408 REQUEST_TIMEOUT "Request Timeout",
+    409 CONFLICT "Conflict",
+    413 CONTENT_TOO_LARGE "Content Too Large",
+    415 UNSUPPORTED_MEDIA_TYPE "Unsupported Media Type",
+    416 RANGE_NOT_SATISFIABLE "Range Not Satisfiable",
+    422 UNPROCESSABLE_CONTENT "Unprocessable Content",
+    429 TOO_MANY_REQUESTS "Too Many Requests",
+    431 HEAD_TOO_LARGE "Request Header Fields Too Large",
+    500 INTERNAL_SERVER_ERROR "Internal Server Error",
+    501 NOT_IMPLEMENTED "Not Implemented",
+    502 BAD_GATEWAY "Bad Gateway",
+    503 SERVICE_UNAVAILABLE "Service Unavailable",
+    504 GATEWAY_TIMEOUT "Gateway Timeout",
+}
+
+impl Status {
+    /// Any status of three digits; 500 if it has not.
+    #[must_use]
+    pub const fn new(code: u16) -> Self {
+        if matches!(code, 200..=999) { Self(code) } else { Self::INTERNAL_SERVER_ERROR }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        self.0
+    }
+
+    /// Whether an answer of this status has no body, whatever it is made of.
+    pub(super) const fn is_bodiless(self) -> bool {
+        matches!(self, Self::NO_CONTENT | Self::NOT_MODIFIED)
+    }
+}
