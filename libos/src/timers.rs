@@ -1,55 +1,78 @@
 //! Who wants to be woken when. Pure: the time is an argument.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::VecDeque;
 use core::task::Waker;
 
 /// Names one timer: when it fires, and a number that tells it from others at the same time.
 pub(crate) type Key = (u64, u64);
 
+/// Timers there is always room for.
+const KEPT_CAPACITY: usize = 16;
+
 /// Wakers by the time they are due.
 pub(crate) struct Timers {
-    due: BTreeMap<Key, Waker>,
+    /// Sorted. Most timers are set for a time after all others, or are the next to fire: at the ends it costs nothing, and
+    /// a tree would be nine kilobytes of code.
+    due: VecDeque<(Key, Waker)>,
     next_number: u64,
 }
 
 impl Timers {
     pub const fn new() -> Self {
-        Self { due: BTreeMap::new(), next_number: 0 }
+        Self { due: VecDeque::new(), next_number: 0 }
+    }
+
+    fn place_of(&self, key: Key) -> Result<usize, usize> {
+        self.due.binary_search_by_key(&key, |&(key, _)| key)
     }
 
     /// Wakes `waker` at `deadline_ns`.
     pub fn insert(&mut self, deadline_ns: u64, waker: Waker) -> Key {
         let key = (deadline_ns, self.next_number);
         self.next_number += 1;
-        self.due.insert(key, waker);
+        let (Ok(at) | Err(at)) = self.place_of(key);
+        self.due.insert(at, (key, waker));
         key
     }
 
     /// Changes whom a timer wakes. False if it has fired.
     pub fn update(&mut self, key: Key, waker: &Waker) -> bool {
-        match self.due.get_mut(&key) {
-            Some(known) => {
-                known.clone_from(waker);
+        match self.place_of(key) {
+            Ok(at) => {
+                self.due[at].1.clone_from(waker);
                 true
             }
-            None => false,
+            Err(_) => false,
         }
     }
 
     /// Forgets a timer. Returns its waker, to be dropped where that can do no harm.
     pub fn remove(&mut self, key: Key) -> Option<Waker> {
-        self.due.remove(&key)
+        let waker = self.due.remove(self.place_of(key).ok()?).map(|(_, waker)| waker);
+        self.trim();
+        waker
     }
 
     /// When the next one is due.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.due.first_key_value().map(|(&(deadline, _), _)| deadline)
+        self.due.front().map(|&((deadline, _), _)| deadline)
     }
 
     /// Takes out one timer that is due by now.
     pub fn pop_due(&mut self, now_ns: u64) -> Option<Waker> {
-        let first = self.due.first_entry()?;
-        (first.key().0 <= now_ns).then(|| first.remove())
+        if self.next_deadline()? > now_ns {
+            return None;
+        }
+        let waker = self.due.pop_front().map(|(_, waker)| waker);
+        self.trim();
+        waker
+    }
+
+    /// Gives back what a burst has left.
+    fn trim(&mut self) {
+        if self.due.is_empty() && self.due.capacity() > KEPT_CAPACITY {
+            self.due = VecDeque::new();
+        }
     }
 }
 

@@ -15,6 +15,9 @@ use embedded_io_async::{Read, Write};
 /// Bytes read at a time.
 const READ_BYTES: usize = 1024;
 
+/// Bytes of an answer's head, usually.
+const HEAD_BYTES: usize = 192;
+
 /// Answers are written when they are together this long.
 const FLUSH_BYTES: usize = 2048;
 
@@ -247,6 +250,8 @@ impl<S: Transport> Connection<'_, S> {
         persistence: Persistence,
         is_head: bool,
     ) -> Result<(), ServeError<S::Error>> {
+        // In one piece: the buffer would grow by halves otherwise.
+        self.output.reserve(HEAD_BYTES + response.body().len().min(FLUSH_BYTES));
         response.write_head(&mut self.output, persistence);
         if !is_head {
             match response.into_body() {

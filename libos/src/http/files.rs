@@ -196,7 +196,9 @@ const fn tag_of(bytes: &[u8]) -> [u8; 18] {
     let mut tag = [b'"'; 18];
     at = 0;
     while at < 16 {
-        tag[16 - at] = DIGITS[(hash >> (4 * at)) as usize & 15];
+        // The lowest four bits.
+        tag[16 - at] = DIGITS[(hash.to_le_bytes()[0] & 15) as usize];
+        hash >>= 4;
         at += 1;
     }
     tag

@@ -7,6 +7,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+/// What makes a body piece by piece.
+pub type Maker = Box<dyn FnMut(&mut Vec<u8>)>;
+
 /// What an answer says.
 pub enum Body {
     /// These bytes: part of the program, or the handler's own.
@@ -16,7 +19,7 @@ pub enum Body {
         /// All of them.
         bytes: usize,
         /// Appends the next ones: at least one, and not much more than a page.
-        next: Box<dyn FnMut(&mut Vec<u8>)>,
+        next: Maker,
     },
 }
 
@@ -122,7 +125,7 @@ impl Response {
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if !is_name || value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
-            log::warn!("a header that cannot be sent was left out: {name:?}");
+            log::warn!("a header that cannot be sent was left out");
             return self;
         }
         for piece in [name, ": ", value, "\r\n"] {

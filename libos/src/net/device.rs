@@ -205,11 +205,8 @@ impl<M: FrameMemory> phy::Device for RingDevice<M> {
     where
         Self: 'a;
 
+    /// The stack has looked at the packet by [`RingDevice::peek`], and seen to it that there is room for an answer.
     fn receive(&mut self, _now: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
-        self.peek()?;
-        if !self.has_room() {
-            return None;
-        }
         let (consumer, producer) = self.memory.parts().split();
         let (frame, next_tail) = consumer.peek()?;
         let packet = packet_of(frame)?;

@@ -4,7 +4,6 @@ use super::{ConnectOptions, Error, ListenOptions, SocketAddr, backend};
 use crate::time::timeout;
 use alloc::rc::Rc;
 use core::cell::Cell;
-use core::future::Future;
 use core::time::Duration;
 
 /// A TCP socket that waits for connections.
@@ -75,12 +74,15 @@ pub struct TcpStream {
     write_timeout: Cell<Option<Duration>>,
 }
 
-/// `work`, for at most that long.
-async fn limited<T>(limit: Option<Duration>, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match limit {
-        None => work.await,
-        Some(limit) => timeout(limit, work).await?,
-    }
+/// Awaits what a stream does, for as long as its limit says. No function: an idle connection's future would grow by its
+/// arguments.
+macro_rules! limited {
+    ($limit:expr, $work:expr) => {
+        match $limit.get() {
+            None => $work.await,
+            Some(limit) => timeout(limit, $work).await?,
+        }
+    };
 }
 
 impl TcpStream {
@@ -118,7 +120,7 @@ impl TcpStream {
     /// # Errors
     /// If the connection is no more, or nothing came in the time set by [`TcpStream::set_read_timeout`].
     pub async fn read(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        limited(self.read_timeout.get(), self.stream.read(bytes)).await
+        limited!(self.read_timeout, self.stream.read(bytes))
     }
 
     /// Fills `bytes`.
@@ -163,7 +165,7 @@ impl TcpStream {
     /// # Errors
     /// If the connection is no more, or nothing came in the time set by [`TcpStream::set_read_timeout`].
     pub async fn readable(&self) -> Result<(), Error> {
-        limited(self.read_timeout.get(), self.stream.readable()).await
+        limited!(self.read_timeout, self.stream.readable())
     }
 
     /// Writes some of `bytes`, and returns how many.
@@ -172,7 +174,7 @@ impl TcpStream {
     /// If the connection is no more, was closed on this side, or its peer took nothing in the time set by
     /// [`TcpStream::set_write_timeout`].
     pub async fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
-        limited(self.write_timeout.get(), self.stream.write(bytes)).await
+        limited!(self.write_timeout, self.stream.write(bytes))
     }
 
     /// Writes all of `bytes`.

@@ -81,7 +81,7 @@ pub(super) struct Connections {
     table: Slab<Connection>,
     /// Sorted, as `due` is: a tree would be five times the code in every image, and pay off beyond a thousand only.
     by_ends: Vec<(Ends, Key)>,
-    due: Vec<(u64, Key)>,
+    due: VecDeque<(u64, Key)>,
     /// Those that have something to do. One that is gone may still be named.
     ready: VecDeque<Key>,
 }
@@ -171,8 +171,8 @@ impl Connections {
 
     /// Has those looked at whose time has come.
     pub fn make_due_ready(&mut self, now_ns: u64) {
-        while let Some(&(_, key)) = self.due.first().filter(|&&(at, _)| at <= now_ns) {
-            self.due.remove(0);
+        while let Some(&(_, key)) = self.due.front().filter(|&&(at, _)| at <= now_ns) {
+            self.due.pop_front();
             if let Some(connection) = self.table.get_mut(key) {
                 connection.due_ns = u64::MAX;
             }
@@ -226,7 +226,7 @@ impl Connections {
 
     /// When the first is to be looked at.
     pub fn next_due(&self) -> Option<u64> {
-        self.due.first().map(|&(at, _)| at)
+        self.due.front().map(|&(at, _)| at)
     }
 }
 
