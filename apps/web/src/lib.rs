@@ -54,10 +54,6 @@ impl Settings {
     /// The argument that is not a number, or too large.
     pub fn from_arguments() -> Result<Self, BadArgument> {
         let default = Self::default();
-        let milliseconds = |name, default: Duration| {
-            let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
-            parse_or(name, default).map(Duration::from_millis)
-        };
         let body_bytes = parse_or("body", default.body_bytes)?;
         if body_bytes > MAX_BODY_BYTES {
             let value = libos::arguments::get("body").unwrap_or("");
@@ -72,6 +68,13 @@ impl Settings {
         };
         Ok(Self { body_bytes, limits })
     }
+}
+
+/// The milliseconds that an argument says.
+#[inline(never)]
+fn milliseconds(name: &'static str, default: Duration) -> Result<Duration, BadArgument> {
+    let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
+    parse_or(name, default).map(Duration::from_millis)
 }
 
 /// The service's routes.

@@ -163,16 +163,16 @@ impl Stream {
         Ok(stream)
     }
 
-    pub async fn read(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        poll_fn(|context| with(|stack| stack.poll_read(self.key, bytes, context.waker()))).await
+    pub fn poll_read(&self, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<Result<usize, Error>> {
+        with(|stack| stack.poll_read(self.key, bytes, context.waker()))
     }
 
-    pub async fn readable(&self) -> Result<(), Error> {
-        poll_fn(|context| with(|stack| stack.poll_readable(self.key, context.waker()))).await
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        with(|stack| stack.poll_readable(self.key, context.waker()))
     }
 
-    pub async fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
-        poll_fn(|context| with(|stack| stack.poll_write(self.key, bytes, context.waker()))).await
+    pub fn poll_write(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
+        with(|stack| stack.poll_write(self.key, bytes, context.waker()))
     }
 
     pub fn close_write(&self) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 use super::{ConnectOptions, Error, ListenOptions, SocketAddr, UdpOptions};
 use crate::time::timeout;
 use async_io::Async;
+use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind, Read, Write};
@@ -68,16 +69,31 @@ impl Stream {
         Ok(Self(timeout(options.timeout, Async::<std::net::TcpStream>::connect(address)).await??))
     }
 
-    pub async fn read(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        Ok(self.0.read_with(|mut stream| stream.read(bytes)).await?)
+    pub fn poll_read(&self, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<Result<usize, Error>> {
+        loop {
+            match self.0.get_ref().read(bytes) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => ready!(self.0.poll_readable(context))?,
+                result => return Poll::Ready(Ok(result?)),
+            }
+        }
     }
 
-    pub async fn readable(&self) -> Result<(), Error> {
-        Ok(self.0.readable().await?)
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            match self.0.get_ref().peek(&mut [0]) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => ready!(self.0.poll_readable(context))?,
+                result => return Poll::Ready(Ok(result.map(|_| ())?)),
+            }
+        }
     }
 
-    pub async fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
-        Ok(self.0.write_with(|mut stream| stream.write(bytes)).await?)
+    pub fn poll_write(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
+        loop {
+            match self.0.get_ref().write(bytes) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => ready!(self.0.poll_writable(context))?,
+                result => return Poll::Ready(Ok(result?)),
+            }
+        }
     }
 
     pub fn close_write(&self) -> Result<(), Error> {

@@ -1,9 +1,12 @@
 //! TCP: listeners, and streams that can be split.
 
 use super::{ConnectOptions, Error, ListenOptions, SocketAddr, backend};
-use crate::time::timeout;
+use crate::time::sleep;
 use alloc::rc::Rc;
 use core::cell::Cell;
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::{Context, Poll};
 use core::time::Duration;
 
 /// A TCP socket that waits for connections.
@@ -74,15 +77,17 @@ pub struct TcpStream {
     write_timeout: Cell<Option<Duration>>,
 }
 
-/// Awaits what a stream does, for as long as its limit says. No function: an idle connection's future would grow by its
-/// arguments.
-macro_rules! limited {
-    ($limit:expr, $work:expr) => {
-        match $limit.get() {
-            None => $work.await,
-            Some(limit) => timeout(limit, $work).await?,
-        }
-    };
+/// Polls what a stream does, for at most that long.
+async fn within<T>(
+    limit: Option<Duration>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut end = limit.map(sleep);
+    let all = poll_fn(|context| match (poll(context), &mut end) {
+        (Poll::Pending, Some(end)) => Pin::new(end).poll(context).map(|()| Err(Error::TimedOut)),
+        (result, _) => result,
+    });
+    all.await
 }
 
 impl TcpStream {
@@ -120,7 +125,7 @@ impl TcpStream {
     /// # Errors
     /// If the connection is no more, or nothing came in the time set by [`TcpStream::set_read_timeout`].
     pub async fn read(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        limited!(self.read_timeout, self.stream.read(bytes))
+        within(self.read_timeout.get(), |context| self.stream.poll_read(context, bytes)).await
     }
 
     /// Fills `bytes`.
@@ -165,7 +170,7 @@ impl TcpStream {
     /// # Errors
     /// If the connection is no more, or nothing came in the time set by [`TcpStream::set_read_timeout`].
     pub async fn readable(&self) -> Result<(), Error> {
-        limited!(self.read_timeout, self.stream.readable())
+        within(self.read_timeout.get(), |context| self.stream.poll_readable(context)).await
     }
 
     /// Writes some of `bytes`, and returns how many.
@@ -174,7 +179,7 @@ impl TcpStream {
     /// If the connection is no more, was closed on this side, or its peer took nothing in the time set by
     /// [`TcpStream::set_write_timeout`].
     pub async fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
-        limited!(self.write_timeout, self.stream.write(bytes))
+        within(self.write_timeout.get(), |context| self.stream.poll_write(context, bytes)).await
     }
 
     /// Writes all of `bytes`.
