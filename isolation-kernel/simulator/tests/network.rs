@@ -8,7 +8,7 @@ use std::rc::Rc;
 use virtual_isa::control::{self, Pending};
 use virtual_isa::gate::{Event, VmState};
 use virtual_isa::instruction::{Instruction, NO_DEADLINE};
-use virtual_isa::network::Network;
+use virtual_isa::network::{Network, ipv6_of};
 
 fn ipv4(from: [u8; 4], to: [u8; 4], source_mac: [u8; 6], length: usize, mark: u8) -> Vec<u8> {
     let mut f = vec![mark; length.max(34)];
@@ -115,6 +115,74 @@ fn vms_reach_each_other_the_host_and_themselves() {
     assert_eq!(posts[1].borrow().received.last().unwrap().len(), 300);
     let counters = lab.inspect(1).counters;
     assert_eq!((counters.frames_sent, counters.frames_received), (3, 2));
+    assert_eq!(lab.frames_in_use(), 0);
+}
+
+/// A datagram over IPv6.
+fn ipv6(from: [u8; 4], to: [u8; 4], source_mac: [u8; 6], length: usize, mark: u8) -> Vec<u8> {
+    let mut f = vec![mark; length.max(54)];
+    f[..6].copy_from_slice(&Network::SWITCH_MAC);
+    f[6..12].copy_from_slice(&source_mac);
+    f[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+    f[20..22].copy_from_slice(&[17, 64]);
+    f[22..38].copy_from_slice(&ipv6_of(from));
+    f[38..54].copy_from_slice(&ipv6_of(to));
+    f
+}
+
+/// A question for the Ethernet address of an IPv6 address.
+fn solicitation(from: [u8; 4], source_mac: [u8; 6], sought: [u8; 4]) -> Vec<u8> {
+    let mut f = ipv6(from, sought, source_mac, 86, 0);
+    f[..6].copy_from_slice(&[0x33, 0x33, 0xff, sought[1], sought[2], sought[3]]);
+    f[18..22].copy_from_slice(&[0, 32, 58, 255]);
+    f[38..54].copy_from_slice(&[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, sought[1], sought[2], sought[3]]);
+    f[54..56].copy_from_slice(&[135, 0]);
+    f[62..78].copy_from_slice(&ipv6_of(sought));
+    f
+}
+
+#[test]
+fn ipv6_reaches_vms_and_host_as_ipv4_does() {
+    let (mut lab, posts) = lab(2);
+    let n = Network::default();
+    let (one, two) = (n.ipv4_of(1), n.ipv4_of(2));
+    {
+        let mut post = posts[1].borrow_mut();
+        post.to_send.push_back(ipv6(one, two, Network::mac_of(1), 100, 21));
+        post.to_send.push_back(ipv6(one, n.host_ipv4, Network::mac_of(1), 200, 22));
+        post.to_send.push_back(ipv6(two, n.host_ipv4, Network::mac_of(1), 60, 23));
+    }
+    poke(&mut lab, 1);
+    let received = posts[2].borrow().received.last().unwrap().clone();
+    assert_eq!((received.len(), &received[..6], received[99]), (100, &Network::mac_of(2)[..], 21));
+    let out = lab.outside().outgoing.clone();
+    assert_eq!((out.len(), out[0].len(), &out[0][..6]), (1, 200, &n.host_mac[..]));
+    assert_eq!(lab.inspect(1).counters.drops_spoofed, 1);
+    lab.outside_mut().incoming.push_back(ipv6(n.host_ipv4, two, n.host_mac, 300, 24));
+    lab.turns(20);
+    assert_eq!(posts[2].borrow().received.last().unwrap().len(), 300);
+    assert_eq!(lab.frames_in_use(), 0);
+}
+
+#[test]
+fn neighbours_are_found_without_waking_them() {
+    let (mut lab, posts) = lab(2);
+    let n = Network::default();
+    let sleeps = posts[2].borrow().sleeps;
+    for sought in [n.ipv4_of(2), n.switch_ipv4, n.ipv4_of(1000)] {
+        lab.outside_mut().incoming.push_back(solicitation(n.host_ipv4, n.host_mac, sought));
+    }
+    lab.turns(20);
+    let out = lab.outside().outgoing.clone();
+    let answers: Vec<_> = out.iter().map(|f| (f[54], f[62..78].to_vec(), f[80..86].to_vec())).collect();
+    let expected = [(n.ipv4_of(2), Network::mac_of(2)), (n.switch_ipv4, Network::SWITCH_MAC)];
+    assert_eq!(answers, expected.map(|(ipv4, mac)| (136, ipv6_of(ipv4).to_vec(), mac.to_vec())));
+    posts[1].borrow_mut().to_send.push_back(solicitation(n.ipv4_of(1), Network::mac_of(1), n.host_ipv4));
+    poke(&mut lab, 1);
+    let posts1 = posts[1].borrow();
+    let answer = posts1.received.iter().find(|f| f[12..14] == [0x86, 0xdd]).unwrap();
+    assert_eq!((answer.len(), answer[54], &answer[80..86]), (86, 136, &n.host_mac[..]));
+    assert_eq!(posts[2].borrow().sleeps, sleeps);
     assert_eq!(lab.frames_in_use(), 0);
 }
 

@@ -222,11 +222,12 @@ impl<H: Hardware> Core<'_, H> {
 
     fn make_answer(&mut self, request: &[u8], ipv4: [u8; 4], mac: [u8; 6]) -> Option<Frame> {
         let mut answer = self.hw.take_frame()?;
-        answer.set_length(route::ARP_FRAME_BYTES);
-        if route::answer_arp(request, ipv4, mac, answer.bytes_mut()).is_none() {
+        answer.set_length(route::neighbour::MAX_ANSWER_BYTES);
+        let Some(length) = route::answer(request, ipv4, mac, answer.bytes_mut()) else {
             self.give_back(answer);
             return None;
-        }
+        };
+        answer.set_length(length);
         Some(answer)
     }
 

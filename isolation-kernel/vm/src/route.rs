@@ -1,13 +1,17 @@
 //! The switch's decisions: a frame and where it comes from in, a verdict out. Pure; nothing is moved here.
 //!
-//! VM addresses are fixed at creation and enforced on what a VM sends. ARP for them is answered by the switch,
-//! so that no broadcast wakes a VM. The switch is also the one next hop of everybody: what is sent to its own
+//! VM addresses are fixed at creation and enforced on what a VM sends. ARP and neighbour discovery for them are answered
+//! by the switch ([`neighbour`]), so that no broadcast wakes a VM. The switch is also the one next hop of everybody: what is sent to its own
 //! Ethernet address is forwarded by IP address, so that no host needs a neighbour entry per VM.
+//!
+//! An IPv6 address of this machine is a prefix and an IPv4 address of it: what holds for the one holds for the other.
 //!
 //! Frames of VMs behind a gateway go to the gateway, which alone may speak for them ([`crate::gateways`]).
 
+pub mod neighbour;
+
 use crate::gateways::Gateways;
-use virtual_isa::network::{ETHERNET_HEADER_BYTES, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Network};
+use virtual_isa::network::{MAX_FRAME_BYTES, MIN_FRAME_BYTES, Network, ipv4_in};
 
 /// Where a frame comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +29,9 @@ pub enum Verdict {
     ToVm(u32),
     /// It goes out on the wire, with the host's Ethernet address as its destination.
     ToWire,
-    /// It asks for the Ethernet address of an IP address that the switch answers for.
+    /// It asks for the Ethernet address of an IP address that the switch answers for, by ARP or neighbour discovery.
     Asks {
-        /// The IP address.
+        /// The IPv4 address, or the one in the IPv6 address.
         ipv4: [u8; 4],
         /// The VM that must exist for the answer to be true, if it is a VM's address.
         vm: Option<u32>,
@@ -51,12 +55,7 @@ pub enum Reason {
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
-
-/// Bytes of an ARP packet for IPv4 over Ethernet.
-const ARP_BYTES: usize = 28;
-
-/// Length of an ARP answer with its Ethernet header.
-pub const ARP_FRAME_BYTES: usize = ETHERNET_HEADER_BYTES + ARP_BYTES;
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// The fields at these places of a frame, if it is long enough.
 fn field<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
@@ -64,7 +63,7 @@ fn field<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 /// Bytes at the beginning of a frame that decide where it goes.
-pub const HEAD_BYTES: usize = ARP_FRAME_BYTES;
+pub const HEAD_BYTES: usize = neighbour::SOLICITATION_FRAME_BYTES;
 
 /// Decides what becomes of a frame of that length. Of its bytes the first [`HEAD_BYTES`] are enough.
 #[must_use]
@@ -84,8 +83,9 @@ pub fn route(network: &Network, gateways: &Gateways, source: Source, frame: &[u8
         return Verdict::Drop(Reason::Spoofed);
     }
     match kind {
-        ETHERTYPE_ARP => route_arp(network, source, frame),
         ETHERTYPE_IPV4 => route_ipv4(network, gateways, source, to, frame),
+        ETHERTYPE_IPV6 => route_ipv6(network, gateways, source, to, frame),
+        ETHERTYPE_ARP => route_arp(network, source, frame),
         _ => Verdict::Drop(Reason::Unroutable),
     }
 }
@@ -99,23 +99,18 @@ fn is_own_ipv4(network: &Network, source: Source, ipv4: [u8; 4]) -> bool {
 }
 
 fn route_arp(network: &Network, source: Source, frame: &[u8]) -> Verdict {
-    const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
-    const REQUEST: [u8; 2] = [0, 1];
-    let (Some(header), Some(operation), Some(sender_mac), Some(sender), Some(target)) = (
-        field::<6>(frame, 14),
-        field::<2>(frame, 20),
-        field::<6>(frame, 22),
-        field::<4>(frame, 28),
-        field::<4>(frame, 38),
-    ) else {
-        return Verdict::Drop(Reason::Unroutable);
-    };
-    if field::<6>(frame, 6) != Some(sender_mac) || !is_own_ipv4(network, source, sender) {
+    let Some(request) = neighbour::arp_request(frame) else { return Verdict::Drop(Reason::Unroutable) };
+    if field::<6>(frame, 6) != Some(request.sender_mac) || !is_own_ipv4(network, source, request.sender) {
         return Verdict::Drop(Reason::Spoofed);
     }
-    if header != ETHERNET_IPV4 || operation != REQUEST || target == sender {
+    if !request.is_request || request.target == request.sender {
         return Verdict::Drop(Reason::Unroutable);
     }
+    answer_for(network, source, request.target)
+}
+
+/// The answer to who asks for the Ethernet address of that IP address.
+fn answer_for(network: &Network, source: Source, target: [u8; 4]) -> Verdict {
     let vm = network.vm_at(target);
     let mac = match vm {
         _ if target == network.switch_ipv4 => Network::SWITCH_MAC,
@@ -170,20 +165,58 @@ fn route_ipv4(network: &Network, gateways: &Gateways, source: Source, to: [u8; 6
     }
 }
 
-/// Writes the answer to the ARP request `request` into `answer`: `ipv4` is at `mac`. Returns its length.
-pub fn answer_arp(request: &[u8], ipv4: [u8; 4], mac: [u8; 6], answer: &mut [u8]) -> Option<usize> {
-    let asker_mac = field::<6>(request, 22)?;
-    let asker = field::<4>(request, 28)?;
-    let mut rest = answer.get_mut(..ARP_FRAME_BYTES)?;
-    let pieces: [&[u8]; 9] =
-        [&asker_mac, &mac, &ETHERTYPE_ARP, &[0, 1, 8, 0, 6, 4], &[0, 2], &mac, &ipv4, &asker_mac, &asker];
-    for piece in pieces {
-        let (now, later) = rest.split_at_mut_checked(piece.len())?;
-        now.copy_from_slice(piece);
-        rest = later;
+fn route_ipv6(network: &Network, gateways: &Gateways, source: Source, to: [u8; 6], frame: &[u8]) -> Verdict {
+    let (Some(version), Some(sender), Some(target)) =
+        (field::<1>(frame, 14), field::<16>(frame, 22), field::<16>(frame, 38))
+    else {
+        return Verdict::Drop(Reason::Unroutable);
+    };
+    let (sender, target_ipv4) = (ipv4_in(sender), ipv4_in(target));
+    let target_vm = target_ipv4.and_then(|ipv4| network.vm_at(ipv4));
+    // Addresses of others come from outside only, and none of ours does.
+    let is_own = match sender {
+        Some(ipv4) => is_own_ipv4(network, source, ipv4),
+        None => source == Source::Wire,
+    };
+    let sender_vm = sender.and_then(|ipv4| network.vm_at(ipv4));
+    if !is_own && !may_forward(gateways, source, sender_vm, target_vm) {
+        return Verdict::Drop(Reason::Spoofed);
     }
-    Some(ARP_FRAME_BYTES)
+    if version[0] >> 4 != 6 {
+        return Verdict::Drop(Reason::Unroutable);
+    }
+    // Wherever it is sent to: all in the group of the address, or whom the asker believes to have it.
+    if let Some(sought) = neighbour::solicited(frame) {
+        return match ipv4_in(sought) {
+            Some(ipv4) => answer_for(network, source, ipv4),
+            None => Verdict::Drop(Reason::Unroutable),
+        };
+    }
+    match (target_vm, source) {
+        (Some(vm), _) if to == Network::SWITCH_MAC || to == Network::mac_of(vm) => lead(gateways, source, target_vm),
+        (None, Source::Vm(_)) if to == Network::SWITCH_MAC || to == network.host_mac => {
+            let is_for_all = field::<1>(&target, 0) == Some([0xff]);
+            match is_for_all || target_ipv4 == Some(network.switch_ipv4) {
+                true => Verdict::Drop(Reason::Unroutable),
+                false => lead(gateways, source, None),
+            }
+        }
+        _ => Verdict::Drop(Reason::Unroutable),
+    }
 }
+
+/// Writes the answer to a request for the Ethernet address of `ipv4`, or of the IPv6 address that it is in, into `answer`.
+/// Returns its length.
+pub fn answer(request: &[u8], ipv4: [u8; 4], mac: [u8; 6], answer: &mut [u8]) -> Option<usize> {
+    match field::<2>(request, 12)? {
+        ETHERTYPE_ARP => neighbour::answer_arp(request, ipv4, mac, answer),
+        ETHERTYPE_IPV6 => neighbour::advertise(request, ipv4, mac, answer),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod ipv6_tests;
 
 #[cfg(test)]
 mod tests {
@@ -260,9 +293,9 @@ mod tests {
         let mut version6 = frame(switch, mac7, seven, nine, 60);
         version6[14] = 0x60;
         assert_eq!(drop(Source::Vm(7), version6), Reason::Unroutable);
-        let mut ipv6 = frame(switch, mac7, seven, nine, 60);
-        ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
-        assert_eq!(drop(Source::Vm(7), ipv6), Reason::Unroutable);
+        let mut other = frame(switch, mac7, seven, nine, 60);
+        other[12..14].copy_from_slice(&[0x86, 0xdc]);
+        assert_eq!(drop(Source::Vm(7), other), Reason::Unroutable);
     }
 
     #[test]
@@ -282,7 +315,7 @@ mod tests {
         assert_eq!(ask(Source::Wire, arp(n.host_mac, HOST, HOST)), Verdict::Drop(Reason::Unroutable));
 
         let mut answer = [0u8; 64];
-        let length = answer_arp(&arp(n.host_mac, HOST, seven), seven, mac7, &mut answer).unwrap();
+        let length = super::answer(&arp(n.host_mac, HOST, seven), seven, mac7, &mut answer).unwrap();
         assert_eq!(length, 42);
         assert_eq!(answer[..6], n.host_mac);
         assert_eq!(answer[6..12], mac7);
