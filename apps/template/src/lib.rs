@@ -6,7 +6,8 @@
 extern crate alloc;
 
 use alloc::format;
-use libos::net::{Error, SocketAddr, TcpListener, TcpStream};
+use alloc::string::{String, ToString};
+use libos::net::{Error, TcpListener, TcpStream};
 use libos::time::{Duration, timeout};
 
 /// Longest head of a request that is read. A peer can take this much memory, and no more.
@@ -22,15 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn serve(listener: TcpListener) -> Result<(), Error> {
     loop {
         let (stream, peer) = listener.accept().await?;
-        libos::task::spawn(async move { answer(stream, peer).await }).detach();
+        libos::task::spawn(answer(stream, peer.ip().to_string())).detach();
     }
 }
 
 /// Answers one request, and closes. What goes wrong with a peer is the peer's business.
-async fn answer(stream: TcpStream, peer: SocketAddr) {
+async fn answer(stream: TcpStream, peer: String) {
     let Ok(Some(head)) = timeout(PATIENCE, is_whole_head(&stream)).await else { return };
     let (status, body) = match head {
-        true => ("200 OK", format!("hello {} from a VM of my own\n", peer.ip())),
+        true => ("200 OK", format!("hello {peer} from a VM of my own\n")),
         false => ("431 Request Header Fields Too Large", format!("at most {MAX_HEAD_BYTES} bytes\n")),
     };
     let length = body.len();
