@@ -5,8 +5,10 @@
 //! apart is the register page, which is at the same address in all of them and has the VM's number: the breakpoint's
 //! condition.
 
+use crate::builder::SUPERVISOR;
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
+use crate::logs::{SUPERVISOR_PROGRAM, service_program};
 use crate::machine::files;
 use std::fmt::Write as _;
 use std::fs;
@@ -15,26 +17,22 @@ use std::path::{Path, PathBuf};
 use virtual_isa::layout::REGISTER_PAGE;
 use virtual_isa::register::RegisterPage;
 
-/// A program that runs in VMs, and where its symbols are for as long as the machine is up.
+/// A program that runs in VMs, and where it is for as long as the machine is up.
 struct Program {
     name: String,
     elf: PathBuf,
 }
 
-/// Copies the programs into a machine's folder, so that a new build changes nothing, and writes the script.
+/// Writes the script into a machine's folder, in which the programs are.
 ///
 /// # Errors
 /// `Io`.
-pub fn prepare(folder: &Path, port: u16, fleet: &Fleet, supervisor: &Path) -> Result<()> {
-    let images = fleet.services.iter().map(|service| (service.name.as_str(), service.image.as_path()));
-    let mut programs = Vec::new();
-    for (name, image) in images.chain([("supervisor", supervisor)]) {
-        let elf = folder.join(format!("{name}.elf"));
-        // Of an image of one's own there may be no program.
-        if fs::copy(image.with_extension("elf"), &elf).is_ok() {
-            programs.push(Program { name: name.to_owned(), elf });
-        }
-    }
+pub fn prepare(folder: &Path, port: u16, fleet: &Fleet) -> Result<()> {
+    let services = fleet.services.iter().enumerate().map(|(n, service)| (service.name.clone(), service_program(n)));
+    let programs = services.chain([(SUPERVISOR.to_owned(), SUPERVISOR_PROGRAM.to_owned())]);
+    let programs = programs.map(|(name, elf)| Program { name, elf: folder.join(elf) });
+    // Of an image of one's own there may be no program.
+    let programs: Vec<_> = programs.filter(|program| program.elf.is_file()).collect();
     let file = folder.join(files::GDB_SCRIPT);
     fs::write(&file, script(folder, port, &programs)).map_err(Error::io("write", &file))
 }

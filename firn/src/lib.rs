@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`new`] | make a project for a service |
-//! | [`builder`], [`elf`], [`image`], [`symbols`] | build guests and turn their ELF files into flat images |
+//! | [`builder`], [`elf`], [`image`], [`symbols`], [`lines`] | build guests and turn their ELF files into flat images |
 //! | [`fleet`], [`bundle`], [`run`] | turn a fleet file into a boot bundle, or a service that is to run without one |
 //! | [`up`], [`holder`], [`net`], [`namespace`], [`qemu`], [`swap`], [`accel`], [`gdb`] | start a machine |
 //! | [`machine`], [`serial`], [`qmp`], [`logs`], [`status`], [`ask`], [`down`] | see and end one that is up |
@@ -29,6 +29,7 @@ pub mod gdb;
 pub mod holder;
 pub mod host;
 pub mod image;
+pub mod lines;
 pub mod logs;
 pub mod machine;
 pub mod namespace;

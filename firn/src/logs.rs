@@ -1,14 +1,17 @@
 //! A machine's log: followed as it grows, filtered to a VM or a service, with the names of VMs before its lines and names
 //! for the addresses in its reports.
 
-use crate::builder::SUPERVISOR;
 use crate::error::{Error, Result};
-use crate::machine::{Machine, Record, files};
+use crate::lines::Lines;
+use crate::machine::{Record, files};
 use crate::serial::{Line, Splitter};
 use crate::symbols::Symbols;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+mod printer;
+pub use printer::Printer;
 
 /// Lowest address of the kernel.
 const KERNEL_BASE: u64 = 0xffff_8000_0000_0000;
@@ -53,39 +56,67 @@ impl Tail {
 }
 
 /// Names for the addresses in a machine's log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Symbolizer {
-    kernel: Symbols,
-    /// First VM, how many, and the names of their image.
-    guests: Vec<(u32, u32, Symbols)>,
+    kernel: Names,
+    guests: Vec<Guest>,
 }
 
-/// File of a service's symbols in the machine's folder.
+/// What addresses in one program are called.
+#[derive(Debug)]
+struct Names {
+    symbols: Symbols,
+    lines: Lines,
+}
+
+/// VMs of one image.
+#[derive(Debug)]
+struct Guest {
+    first_vm: u32,
+    count: u32,
+    names: Names,
+}
+
+/// A service's program in the machine's folder, with another extension its symbols.
 #[must_use]
-pub fn service_symbols(index: usize) -> String {
-    format!("service-{index}.sym")
+pub fn service_program(index: usize) -> String {
+    format!("service-{index}.elf")
 }
 
-/// File of the supervisor's symbols in the machine's folder.
-pub const SUPERVISOR_SYMBOLS: &str = "supervisor.sym";
+/// The supervisor's.
+pub const SUPERVISOR_PROGRAM: &str = "supervisor.elf";
 
 impl Symbolizer {
     /// Reads the symbols kept in a machine's folder; what is not there stays without names.
     #[must_use]
     pub fn load(folder: &Path, record: &Record) -> Self {
-        let kernel = std::fs::read(folder.join(files::KERNEL)).map(|bytes| Symbols::of_elf(&bytes)).unwrap_or_default();
-        let read = |name: &str| Symbols::load(&folder.join(name)).unwrap_or_default();
-        let mut guests = vec![(0, 1, read(SUPERVISOR_SYMBOLS))];
+        let kernel = folder.join(files::KERNEL);
+        let symbols = std::fs::read(&kernel).map(|bytes| Symbols::of_elf(&bytes)).unwrap_or_default();
+        let kernel = Names { symbols, lines: Lines::of(kernel) };
+        let names = |program: &str| {
+            let program = folder.join(program);
+            let symbols = Symbols::load(&program.with_extension("sym")).unwrap_or_default();
+            Names { symbols, lines: Lines::of(program) }
+        };
+        let mut guests = vec![Guest { first_vm: 0, count: 1, names: names(SUPERVISOR_PROGRAM) }];
         for (index, service) in record.services.iter().enumerate() {
-            guests.push((service.first_vm, service.count, read(&service_symbols(index))));
+            let names = names(&service_program(index));
+            guests.push(Guest { first_vm: service.first_vm, count: service.count, names });
         }
         Self { kernel, guests }
     }
 
-    /// Only a kernel's names.
+    /// Only a kernel's names, without lines.
     #[must_use]
     pub fn of_kernel(elf: &[u8]) -> Self {
-        Self { kernel: Symbols::of_elf(elf), guests: Vec::new() }
+        let kernel = Names { symbols: Symbols::of_elf(elf), lines: Lines::of(PathBuf::new()) };
+        Self { kernel, guests: Vec::new() }
+    }
+
+    /// Names for nothing.
+    #[must_use]
+    pub fn without_names() -> Self {
+        Self::of_kernel(&[])
     }
 
     /// The line with names behind the addresses of instructions: after `rip`, and all after `backtrace`.
@@ -116,17 +147,51 @@ impl Symbolizer {
         named
     }
 
+    /// The program that an address is in.
+    fn names(&self, vm: Option<u32>, address: u64) -> Option<&Names> {
+        if address >= KERNEL_BASE {
+            return Some(&self.kernel);
+        }
+        let vm = vm?;
+        let guest = self.guests.iter().find(|guest| vm >= guest.first_vm && vm - guest.first_vm < guest.count);
+        guest.map(|guest| &guest.names)
+    }
+
     fn describe(&self, vm: Option<u32>, address: u64, state: Expect) -> Option<String> {
-        let symbols = if address >= KERNEL_BASE {
-            &self.kernel
-        } else {
-            let vm = vm?;
-            &self.guests.iter().find(|(first, count, _)| vm >= *first && vm - first < *count)?.2
-        };
+        let symbols = &self.names(vm, address)?.symbols;
         match state {
             Expect::Return => symbols.describe_return(address),
             _ => symbols.describe(address),
         }
+    }
+
+    /// A backtrace, one call a line, with files and lines: `None` if the line is none, or if nothing is known of its
+    /// addresses but names.
+    #[must_use]
+    pub fn backtrace(&self, line: &str) -> Option<Vec<String>> {
+        let vm = Line::parse(line).vm();
+        let (_, addresses) = line.split_once("backtrace ")?;
+        let mut calls = Vec::new();
+        let mut has_lines = false;
+        for (n, word) in addresses.split_ascii_whitespace().enumerate() {
+            let address = u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()?;
+            // The first is where it happened, the others are where calls return to.
+            let state = if n == 0 { Expect::First } else { Expect::Return };
+            let within = if n == 0 { address } else { address.checked_sub(1)? };
+            let names = self.names(vm, address);
+            let mut found = names.map(|names| names.lines.calls(within)).unwrap_or_default();
+            has_lines |= !found.is_empty();
+            // The last is the function itself, of which the symbols know the whole name.
+            if let Some((call, name)) = found.last_mut().zip(names.and_then(|names| names.symbols.function(within))) {
+                call.function = name;
+            }
+            if found.is_empty() {
+                let name = self.describe(vm, address, state).map_or_else(String::new, |name| format!(" <{name}>"));
+                calls.push(format!("{word}{name}"));
+            }
+            calls.extend(found.iter().map(|call| format!("{word} {call}")));
+        }
+        has_lines.then_some(calls)
     }
 }
 
@@ -141,127 +206,40 @@ enum Expect {
     Return,
 }
 
-/// Which lines are wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Wanted {
-    All,
-    /// Those from or about VMs from the first of these to before the second.
-    Vms(u32, u32),
-}
-
-/// Lays out a machine's log: each line after the name of the VM that it is from or about, with names for addresses.
-#[derive(Debug)]
-pub struct Printer {
-    symbolizer: Symbolizer,
-    /// First VM, how many, and the name of their service.
-    services: Vec<(u32, u32, String)>,
-    wanted: Wanted,
-    width: usize,
-}
-
-impl Printer {
-    /// For the log of a machine.
-    #[must_use]
-    pub fn new(machine: &Machine) -> Self {
-        let services = machine.record.services.iter().map(|s| (s.first_vm, s.count, s.name.clone())).collect();
-        Self::of(Symbolizer::load(&machine.folder, &machine.record), services)
-    }
-
-    /// For a log of which the machine is not known any more: VMs have numbers only.
-    #[must_use]
-    pub fn without_names() -> Self {
-        Self::of(Symbolizer::default(), Vec::new())
-    }
-
-    fn of(symbolizer: Symbolizer, services: Vec<(u32, u32, String)>) -> Self {
-        let last = |&(first, count, _): &(u32, u32, String)| first.saturating_add(count).saturating_sub(1);
-        let mut printer = Self { symbolizer, services, wanted: Wanted::All, width: 0 };
-        let names = printer.services.iter().map(|service| printer.vm_name(last(service)).len());
-        printer.width = names.max().unwrap_or(0).max(SUPERVISOR.len());
-        printer
-    }
-
-    /// Leaves out all lines but those of a VM or a service: `7`, `web`, `web-7`, `supervisor`.
-    ///
-    /// # Errors
-    /// `Argument` if there is none of that name.
-    pub fn only(mut self, who: &str) -> Result<Self> {
-        let is_there = |vm: u32| vm == 0 || self.services.is_empty() || self.service_of(vm).is_some();
-        let numbered = |text: &str| text.parse::<u32>().ok().filter(|&vm| is_there(vm));
-        let service = self.services.iter().find(|(_, _, name)| name == who);
-        let named = || who.rsplit_once('-').and_then(|(_, vm)| numbered(vm)).filter(|&vm| self.vm_name(vm) == who);
-        self.wanted = match (service, numbered(who).or_else(named)) {
-            (Some(&(first, count, _)), _) => Wanted::Vms(first, first.saturating_add(count)),
-            (None, Some(vm)) => Wanted::Vms(vm, vm.saturating_add(1)),
-            (None, None) if who == SUPERVISOR => Wanted::Vms(0, 1),
-            (None, None) => return Err(self.no_such(who)),
-        };
-        Ok(self)
-    }
-
-    fn no_such(&self, who: &str) -> Error {
-        let services: Vec<String> = self
-            .services
-            .iter()
-            .map(|(first, count, name)| match count {
-                1 => format!("{name} (VM {first})"),
-                _ => format!("{name} (VMs {first} to {})", first.saturating_add(*count).saturating_sub(1)),
-            })
-            .collect();
-        Error::Argument {
-            argument: "VM",
-            problem: format!("there is no VM or service {who:?}"),
-            remedy: format!("there are: supervisor (VM 0), {}", services.join(", ")),
-        }
-    }
-
-    fn service_of(&self, vm: u32) -> Option<&str> {
-        let service = self.services.iter().find(|(first, count, _)| vm >= *first && vm - first < *count);
-        service.map(|(_, _, name)| name.as_str())
-    }
-
-    /// What a VM is called: its service and its number.
-    fn vm_name(&self, vm: u32) -> String {
-        match (vm, self.service_of(vm)) {
-            (0, _) => SUPERVISOR.to_owned(),
-            (_, Some(service)) => format!("{service}-{vm}"),
-            (_, None) => format!("vm-{vm}"),
-        }
-    }
-
-    /// How a line is printed, if it is wanted.
-    #[must_use]
-    pub fn line(&self, line: &str) -> Option<String> {
-        let parsed = Line::parse(line);
-        let vm = parsed.vm();
-        if let Wanted::Vms(first, end) = self.wanted
-            && !vm.is_some_and(|vm| (first..end).contains(&vm))
-        {
-            return None;
-        }
-        let named = self.symbolizer.name(line);
-        // What a VM says is behind its number, which the name says too.
-        let rest = match (&parsed, named.split_once("] ")) {
-            (Line::Vm { .. }, Some((stamp, rest))) => {
-                let text = rest.split_once('|').map_or(rest, |(_, text)| text);
-                format!("{stamp}]{text}")
-            }
-            _ => named,
-        };
-        let who = vm.map_or_else(|| "kernel".to_owned(), |vm| self.vm_name(vm));
-        Some(format!("{who:width$} | {rest}", width = self.width))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
 
-    fn symbolizer() -> Symbolizer {
+    pub fn symbolizer() -> Symbolizer {
         let text = "20000 32 _start\n20020 32 _ZN3web6handle17h0123456789abcdefE\n";
         let kernel = "ffffffff80200000 32 kernel_main\n";
-        Symbolizer { kernel: Symbols::of_text(kernel), guests: vec![(1, 5, Symbols::of_text(text))] }
+        let names = |text| Names { symbols: Symbols::of_text(text), lines: Lines::of(PathBuf::new()) };
+        Symbolizer { kernel: names(kernel), guests: vec![Guest { first_vm: 1, count: 5, names: names(text) }] }
+    }
+
+    #[test]
+    fn backtraces_without_lines_stay_on_theirs() {
+        assert_eq!(symbolizer().backtrace("[    1.0] vm 5| backtrace 0x20004"), None);
+        assert_eq!(symbolizer().backtrace("[    1.0] vm 5| no backtrace here"), None);
+    }
+
+    #[test]
+    fn backtraces_are_calls_with_their_lines() {
+        // This program, as if it were a kernel that lies where its file says.
+        let program = std::env::current_exe().unwrap();
+        let symbols = Symbols::of_elf(&std::fs::read(&program).unwrap());
+        let names = Names { symbols: symbols.clone(), lines: Lines::of(program) };
+        let guest = Guest { first_vm: 7, count: 1, names };
+        let s = Symbolizer { guests: vec![guest], ..symbolizer() };
+        let address = symbols.address_of("backtraces_are_calls_with_their_lines").unwrap();
+        let line = format!("[    1.0] vm 7| backtrace {address:#x} {:#x} 0x7fffffffffff", address + 1);
+        let calls = s.backtrace(&line).unwrap();
+        assert_eq!(calls.len(), 3, "{calls:?}");
+        for call in &calls[..2] {
+            assert!(call.contains("::backtraces_are_calls_with_their_lines") && call.contains("logs.rs:"), "{call}");
+        }
+        assert_eq!(calls[2], "0x7fffffffffff");
     }
 
     #[test]
@@ -294,52 +272,6 @@ mod tests {
         ] {
             assert_eq!(s.name(line), line);
         }
-    }
-
-    fn printer() -> Printer {
-        Printer::of(symbolizer(), vec![(1, 1, "web".into()), (2, 11, "a-1".into())])
-    }
-
-    #[test]
-    fn lines_begin_with_the_name_of_their_vm() {
-        let p = printer();
-        for (line, printed) in [
-            ("[    1.0] vm 1| here", "web-1      | [    1.0] here"),
-            ("[    1.0] vm 12|", "a-1-12     | [    1.0]"),
-            ("[    1.0] vm 0| up", "supervisor | [    1.0] up"),
-            ("[    1.0] vm 99| who", "vm-99      | [    1.0] who"),
-            ("[    1.0] warn  vm 1 ended: x", "web-1      | [    1.0] warn  vm 1 ended: x"),
-            ("[    1.0] vm 1| backtrace 0x20004", "web-1      | [    1.0] backtrace 0x20004 <_start+0x4>"),
-            ("[    1.0] info  firn", "kernel     | [    1.0] info  firn"),
-            ("noise", "kernel     | noise"),
-        ] {
-            assert_eq!(p.line(line).unwrap(), printed);
-        }
-    }
-
-    #[test]
-    fn only_lines_of_whom_is_asked_for_are_printed() {
-        let lines = ["vm 0| s", "vm 1| w", "vm 2| a", "warn  vm 2 ended: x", "vm 12| b", "info  firn"];
-        let printed = |printer: Printer| {
-            let lines = lines.iter().filter_map(|line| printer.line(&format!("[    1.0] {line}")));
-            lines.map(|line| line.split_once(" [").unwrap().0.replace(' ', "")).collect::<Vec<_>>().join("")
-        };
-        for (who, whose) in [
-            ("1", "web-1|"),
-            ("web", "web-1|"),
-            ("web-1", "web-1|"),
-            ("a-1", "a-1-2|a-1-2|a-1-12|"),
-            ("a-1-2", "a-1-2|a-1-2|"),
-            ("0", "supervisor|"),
-            ("supervisor", "supervisor|"),
-        ] {
-            assert_eq!(printed(printer().only(who).unwrap()), whose, "{who}");
-        }
-        for who in ["", "13", "99", "web-2", "wbe", "a-1-1", "kernel"] {
-            let error = printer().only(who).unwrap_err().to_string();
-            assert!(error.contains("web (VM 1), a-1 (VMs 2 to 12)"), "{error}");
-        }
-        assert_eq!(printed(Printer::without_names().only("12").unwrap()), "vm-12|");
     }
 
     #[test]

@@ -71,6 +71,18 @@ impl Symbols {
         Some(format!("{name}+{:#x}", offset + 1))
     }
 
+    /// The name of the function that holds an address, demangled.
+    #[must_use]
+    pub fn function(&self, address: u64) -> Option<String> {
+        self.find(address).map(|(name, _)| name)
+    }
+
+    /// The address of a function in whose name these words are.
+    #[cfg(test)]
+    pub(crate) fn address_of(&self, words: &str) -> Option<u64> {
+        self.0.iter().find(|symbol| symbol.name.contains(words)).map(|symbol| symbol.address)
+    }
+
     /// How many functions.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -4,7 +4,7 @@ use crate::accel::{self, Choice, Wish};
 use crate::builder::SUPERVISOR;
 use crate::error::{Error, Result};
 use crate::fleet::{Fleet, terms};
-use crate::logs::{Printer, SUPERVISOR_SYMBOLS, Tail, service_symbols};
+use crate::logs::{Printer, SUPERVISOR_PROGRAM, Tail, service_program};
 use crate::machine::{self, Machine, Process, Record, ServiceRecord, ending, files, write_json};
 use crate::net::{self, Mode, Publish, Published};
 use crate::project::{Project, check_name};
@@ -185,15 +185,23 @@ fn prepare(folder: &Path, request: &Request, built: &Built, bundle: &[u8]) -> Re
     let file = folder.join(files::BUNDLE);
     fs::write(&file, bundle).map_err(Error::io("write", &file))?;
     fs::copy(&built.kernel, folder.join(files::KERNEL)).map_err(Error::io("copy", &built.kernel))?;
-    let services = request.fleet.services.iter().enumerate().map(|(n, s)| (s.image.as_path(), service_symbols(n)));
-    for (image, name) in services.chain([(built.supervisor.as_path(), SUPERVISOR_SYMBOLS.to_owned())]) {
-        // An image of one's own need not have symbols.
-        let _ = fs::copy(image.with_extension("sym"), folder.join(name));
+    let services = request.fleet.services.iter().enumerate().map(|(n, s)| (s.image.as_path(), service_program(n)));
+    for (image, name) in services.chain([(built.supervisor.as_path(), SUPERVISOR_PROGRAM.to_owned())]) {
+        let program = folder.join(name);
+        for extension in ["sym", "elf"] {
+            keep(&image.with_extension(extension), &program.with_extension(extension));
+        }
     }
     match request.gdb {
-        Some(port) => gdb::prepare(folder, port, &request.fleet, &built.supervisor),
+        Some(port) => gdb::prepare(folder, port, &request.fleet),
         None => Ok(()),
     }
+}
+
+/// Keeps a file as it is now, whatever is built later: builds replace files, they do not change them. An image of one's
+/// own need not have any of them.
+fn keep(file: &Path, kept: &Path) {
+    let _ = fs::hard_link(file, kept).or_else(|_| fs::copy(file, kept).map(drop));
 }
 
 fn start(request: &Request, choice: &Choice, ports: Vec<Published>, folder: PathBuf) -> Result<Machine> {

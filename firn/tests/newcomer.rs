@@ -54,9 +54,21 @@ fn from_nothing_to_an_answered_request() {
     // A change, put in the old one's place from above the project.
     let source = hello.join("src/lib.rs");
     let text = std::fs::read_to_string(&source).unwrap();
-    std::fs::write(&source, text.replace("from a VM of my own", "from a better VM")).unwrap();
+    let changed = text.replace("from a VM of my own", "from a better VM").replace(
+        "    Some(false)\n}",
+        "    fail(used)\n}\n\n#[inline(never)]\nfn fail(used: usize) -> Option<bool> {\n    panic!(\"{used} bytes\")\n}",
+    );
+    std::fs::write(&source, changed).unwrap();
     outside.firn(&["run", "hello", "-p", &publish, "--replace"]).expect(0);
     assert_eq!(outside.curl(port), "hello 10.64.0.1 from a better VM\n");
+
+    // It crashes, and says where.
+    let long = format!("http://localhost:{port}/{}", "x".repeat(3000));
+    Command::new("curl").args(["-sS", "--max-time", "2", &long]).output().unwrap();
+    let log = outside.firn(&["logs", "--no-follow", "hello-1"]).expect(0).out;
+    assert!(log.contains("2048 bytes") && log.contains("vm 1 ended: terminated with status 101"), "{log}");
+    let call = log.lines().find(|line| line.contains(" hello::fail at ")).unwrap_or_else(|| panic!("{log}"));
+    assert!(call.starts_with("hello-1 ") && call.contains("src/lib.rs:"), "{call}");
     assert!(outside.firn(&["down"]).expect(0).out.contains("powered off cleanly"));
 }
 
