@@ -137,7 +137,10 @@ pub fn started(machine: &Machine, seconds: f64) -> String {
         (Mode::User, None) => {}
     }
     if record.gdb.is_some() {
-        text.push_str(&format!("debug it with: gdb -x {}\n", machine.file(files::GDB_SCRIPT).display()));
+        let script = machine.file(files::GDB_SCRIPT);
+        // The port is where the emulator is.
+        let inside = if record.net == Mode::Tap { format!("firn exec --name {name} -- ") } else { String::new() };
+        text.push_str(&format!("debug it with: {inside}gdb -x {}\n", script.display()));
     }
     text
 }

@@ -124,6 +124,8 @@ fn check_net(request: &mut Request) -> Result<()> {
         Mode::Tap => {
             host::iproute()?;
             host::tun()?;
+            // All ports of a new namespace are free.
+            return Ok(());
         }
         Mode::User => request.fleet.network.host_mac = net::user_host_mac(&request.fleet.network),
     }
