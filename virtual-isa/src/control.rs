@@ -33,6 +33,11 @@ pub const REQUEST_TAIL: usize = 0x2c;
 pub const COMPLETION_HEAD: usize = 0x30;
 /// Gate completion ring: bytes taken, `u32`, guest writes.
 pub const COMPLETION_TAIL: usize = 0x34;
+/// Why the last context came back, 4 words of 8 bytes ([`crate::context::Exit`]), kernel writes.
+pub const EXIT: usize = 0x40;
+/// The registers of a context, 18 words of 8 bytes ([`crate::context::Context`]): the guest writes what is to be
+/// entered, the kernel what came back.
+pub const CONTEXT: usize = 0x80;
 /// First byte of the console input ring, plain bytes without records.
 pub const CONSOLE_INPUT: usize = 0xf00;
 /// Bytes in the console input ring.
@@ -42,6 +47,8 @@ const _: () = {
     assert!(CONSOLE_INPUT + CONSOLE_INPUT_BYTES as usize == crate::PAGE_SIZE);
     assert!(CONSOLE_INPUT_BYTES.is_power_of_two());
     assert!(DEADLINE.is_multiple_of(8));
+    assert!(COMPLETION_TAIL < EXIT && EXIT + crate::context::EXIT_WORDS * 8 <= CONTEXT);
+    assert!(CONTEXT + crate::context::CONTEXT_BYTES <= CONSOLE_INPUT);
 };
 
 bitflags! {

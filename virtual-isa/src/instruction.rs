@@ -32,6 +32,15 @@ pub enum Instruction {
     Console = 7,
     /// `gate()`: serves the supervisor's request ring. Only with the privilege bit. Result: requests taken.
     Gate = 8,
+    /// `tlb_write(address, count)`: loads 1 to [`crate::limits::MAX_TLB_WRITE`] entries ([`crate::tlb::Entry`]) that
+    /// lie in memory one after the other, each instead of the one for its page. All or none. Result 0.
+    TlbWrite = 9,
+    /// `tlb_invalidate(key, pages)`: drops the entries of so many pages from that page ([`crate::tlb::Key`]) on, of
+    /// that asid or of every one. Result 0.
+    TlbInvalidate = 10,
+    /// `enter_context(asid, right, deadline_ns)`: runs the context in the control page in that address space, until it
+    /// comes back. Result: the cause of its [`crate::context::Exit`].
+    EnterContext = 11,
 }
 
 /// A deadline that never comes.
@@ -68,6 +77,9 @@ impl TryFrom<u64> for Instruction {
             6 => Self::Entropy,
             7 => Self::Console,
             8 => Self::Gate,
+            9 => Self::TlbWrite,
+            10 => Self::TlbInvalidate,
+            11 => Self::EnterContext,
             _ => return Err(InstructionError::UndefinedInstruction),
         })
     }
@@ -123,7 +135,7 @@ mod tests {
                 Ok(instruction) => assert_eq!(instruction as u64, number),
                 Err(e) => {
                     assert_eq!(e, InstructionError::UndefinedInstruction);
-                    assert!(number == 0 || number > Instruction::Gate as u64);
+                    assert!(number == 0 || number > Instruction::EnterContext as u64);
                 }
             }
         }

@@ -10,6 +10,8 @@
 //! | [`exception`] | what can end a VM, and the report that says so |
 //! | [`register`] | the read-only register page |
 //! | [`control`] | the read-write control page: pending bits, ring indices |
+//! | [`tlb`] | the software-loaded TLB: entries of a guest's own address spaces |
+//! | [`context`] | what runs in those spaces, and how it comes back |
 //! | [`ring`] | the byte ring, as pure arithmetic for both ends |
 //! | [`image`] | the flat guest image and its checks |
 //! | [`bundle`] | what a machine boots with: images and a launch plan |
@@ -23,6 +25,7 @@
 extern crate std;
 
 pub mod bundle;
+pub mod context;
 pub mod control;
 pub mod exception;
 pub mod gate;
@@ -33,9 +36,10 @@ pub mod limits;
 pub mod network;
 pub mod register;
 pub mod ring;
+pub mod tlb;
 
 /// Version of the virtual ISA. A change that an existing image could notice raises it.
-pub const ISA_VERSION: u32 = 3;
+pub const ISA_VERSION: u32 = 4;
 
 /// Bytes in a page, the unit of guest memory.
 pub const PAGE_SIZE: usize = 4096;

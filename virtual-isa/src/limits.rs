@@ -57,3 +57,12 @@ pub const MAX_GATEWAYS: u32 = 64;
 
 /// Millionths of one processor in one processor: the unit of reservations and limits.
 pub const PROCESSOR_PPM: u32 = 1_000_000;
+
+/// Address spaces of its own that a VM can name: asids from 1 to this.
+pub const MAX_ASIDS: u16 = 255;
+
+/// Entries that a VM's software-loaded TLB holds. With more, any of those before may be gone.
+pub const TLB_ENTRIES: usize = 2048;
+
+/// Most entries that one `tlb_write` loads.
+pub const MAX_TLB_WRITE: usize = 64;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use virtual_isa::instruction::{Instruction, InstructionError};
-use virtual_isa::{ISA_VERSION, control, layout, limits, network, register::RegisterPage};
+use virtual_isa::{ISA_VERSION, context, control, layout, limits, network, register::RegisterPage, tlb};
 
 /// Rows of all tables of the page: the first cell without its backquotes, then the others.
 fn rows() -> Vec<Vec<String>> {
@@ -32,7 +32,7 @@ fn table(header: &[&str]) -> BTreeMap<u64, Vec<String>> {
 fn instructions_are_the_numbered_ones() {
     let table = table(&["number", "instruction", "what it does", "result"]);
     for number in 0..100 {
-        let listed = table.get(&number).map(|row| row[0].split('(').next().unwrap().to_string());
+        let listed = table.get(&number).map(|row| row[0].split('(').next().unwrap().replace('_', ""));
         let real = Instruction::try_from(number).ok().map(|i| format!("{i:?}").to_lowercase());
         assert_eq!(listed, real, "instruction {number}");
     }
@@ -95,6 +95,8 @@ fn the_control_page_is_the_real_one() {
         (control::REQUEST_TAIL, "request ring tail"),
         (control::COMPLETION_HEAD, "completion ring head"),
         (control::COMPLETION_TAIL, "completion ring tail"),
+        (control::EXIT, "exit"),
+        (control::CONTEXT, "context"),
         (control::CONSOLE_INPUT, "console input"),
     ];
     assert_eq!(table.len(), offsets.len());
@@ -117,9 +119,51 @@ fn numbers_in_the_text_are_the_real_ones() {
         format!("At most {} frames, and", limits::MAX_RECEIVE_QUEUE_FRAMES),
         format!("at most {} KiB of them", limits::MAX_RECEIVE_QUEUE_BYTES / 1024),
         format!("up to {} return addresses", limits::MAX_BACKTRACE),
+        format!("loads 1 to {} [TLB entries]", limits::MAX_TLB_WRITE),
+        format!("`count` says, 1 to {}, that", limits::MAX_TLB_WRITE),
+        format!("named by its *asid*, 1 to {}.", limits::MAX_ASIDS),
+        format!("an asid of 0 or above {},", limits::MAX_ASIDS),
+        format!("The TLB holds {} entries.", limits::TLB_ENTRIES),
+        format!("Its addresses are below 2<sup>{}</sup>;", (tlb::VIRTUAL_PAGES * 4096).ilog2()),
+        format!("besides {:#x}, which must be set", context::FLAGS),
     ];
     let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
     for text in said {
         assert!(page.contains(&text), "the page does not say: {text}");
     }
+}
+
+#[test]
+fn causes_of_exits_are_the_numbered_ones() {
+    use virtual_isa::context::Exit;
+    use virtual_isa::exception::{Access, Exception};
+    let table = table(&["cause", "exit", "address", "detail", "code"]);
+    let (address, access) = (1, Access::Read);
+    let exits = [
+        (Exit::Interrupt, "interrupt"),
+        (Exit::Instruction, "instruction"),
+        (Exit::Miss { address, access }, "miss"),
+        (Exit::Protection { address, access }, "protection"),
+        (Exit::Exception { exception: Exception::Divide, code: 0 }, "exception"),
+    ];
+    assert_eq!(table.len(), exits.len());
+    for (exit, name) in exits {
+        assert!(table[&exit.cause()][0].starts_with(name), "{name}");
+    }
+}
+
+#[test]
+fn bits_of_an_entry_are_the_real_ones() {
+    use tlb::{Entry, Key, Rights};
+    let page = include_str!("../../docs/src/isa.md");
+    let said = format!(
+        "rights: {} read, {} write, {} execute, {} user",
+        Rights::READ.bits(),
+        Rights::WRITE.bits(),
+        Rights::EXECUTE.bits(),
+        Rights::USER.bits()
+    );
+    assert!(page.contains(&said));
+    let entry = Entry { key: Key { asid: 5, page: 3 }, physical: 7, rights: Rights::READ | Rights::USER };
+    assert_eq!(entry.to_words(), [3 << 12 | 5, 7 << 12 | 9]);
 }

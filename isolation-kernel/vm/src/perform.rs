@@ -54,6 +54,9 @@ impl<H: Hardware> Core<'_, H> {
             Ok(Request::Discard(range)) => Ok(self.discard(vm, range)),
             Ok(Request::Entropy(range)) => self.entropy(vm, range),
             Ok(Request::Console(range)) => self.console(vm, range),
+            Ok(Request::TlbWrite(_) | Request::TlbInvalidate(_) | Request::EnterContext(_)) => {
+                Ok(Err(InstructionError::UndefinedInstruction))
+            }
             Ok(Request::Gate) => self.serve_requests(vm).map(|taken| taken.map(u64::from)).map_err(After::End),
         };
         match performed {
