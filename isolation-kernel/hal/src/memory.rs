@@ -123,6 +123,14 @@ pub trait Spaces {
     /// If there is no page for its tables.
     fn create_space(&mut self) -> Result<Self::Space, NoMemory>;
 
+    /// Makes an empty one for the same VM: a page that one of both can write may be in the other too.
+    ///
+    /// # Errors
+    /// If there is no page for its tables.
+    fn create_space_beside(&mut self, _other: &Self::Space) -> Result<Self::Space, NoMemory> {
+        self.create_space()
+    }
+
     /// Makes an empty table for the mappings of a page and its neighbours, to be shared by spaces.
     ///
     /// # Errors

@@ -80,6 +80,10 @@ pub trait Processor: Spaces {
     /// Loads an address space and vector registers. Nothing of the last VM remains readable.
     fn switch_to(&mut self, space: &Self::Space, vector: &VectorState);
 
+    /// Loads another address space of the VM that was switched to. Its vector registers stay; its segment registers do
+    /// not. Nothing happens if it is loaded.
+    fn change_space(&mut self, space: &Self::Space);
+
     /// Saves the vector registers of the VM that was switched to.
     fn switch_from(&mut self, vector: &mut VectorState);
 

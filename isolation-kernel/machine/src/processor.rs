@@ -109,6 +109,12 @@ impl Processor for Machine {
         unsafe { guest::load_vector(vector) };
     }
 
+    fn change_space(&mut self, space: &Space) {
+        if self.load_space(space.root()) {
+            guest::clear_segments();
+        }
+    }
+
     #[inline]
     fn switch_from(&mut self, vector: &mut VectorState) {
         // SAFETY: XSAVE is on since the start.

@@ -47,6 +47,12 @@ pub trait Program {
     /// # Errors
     /// The fault of an access.
     fn step(&mut self, cpu: &mut Cpu<'_>) -> Result<Op, Fault>;
+
+    /// Whether it enters contexts. All of them are this program, and have its `r15`; whether registers and address
+    /// space are those that they should be is its own business then.
+    fn has_contexts(&self) -> bool {
+        false
+    }
 }
 
 impl<F: FnMut(&mut Cpu<'_>) -> Result<Op, Fault>> Program for F {

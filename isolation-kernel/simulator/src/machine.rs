@@ -419,6 +419,13 @@ impl Processor for Machine {
         self.vector = vector.clone();
     }
 
+    fn change_space(&mut self, space: &Space) {
+        if self.current != Some(space.number) {
+            self.spend(SWITCH_NS);
+            self.current = Some(space.number);
+        }
+    }
+
     fn switch_from(&mut self, vector: &mut VectorState) {
         *vector = self.vector.clone();
     }
@@ -442,7 +449,9 @@ impl Processor for Machine {
                 Err(Fault(exit)) => return exit,
             },
         };
-        self.check_return(&mut running, registers);
+        if !running.program.has_contexts() {
+            self.check_return(&mut running, registers);
+        }
         let exit = self.step_until_exit(&mut running, registers);
         if running.owner.vm != NOBODY {
             running.left = Some((*registers, self.vector.clone()));

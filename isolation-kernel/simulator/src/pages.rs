@@ -17,14 +17,20 @@ enum Owner {
 }
 
 /// What is known of a page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Record {
     owner: Owner,
-    /// Mappings of it, in all spaces.
-    mapped: u32,
-    /// Whether its mapping allows writing.
-    is_writable: bool,
+    /// Whose spaces map it: once for each mapping.
+    mapped: Vec<Family>,
+    /// Mappings that allow writing.
+    writable: u32,
 }
+
+/// The spaces of one VM, as a number that tells them from others.
+pub(crate) type Family = u64;
+
+/// Tables that spaces of all families share.
+pub(crate) const NO_FAMILY: Family = 0;
 
 /// The machine's memory.
 pub struct Memory {
@@ -40,7 +46,7 @@ impl Memory {
         let count = nr_pages as usize;
         Self {
             bytes: vec![[RUBBISH; PAGE_SIZE]; count],
-            records: vec![Record { owner: Owner::Nobody, mapped: 0, is_writable: false }; count],
+            records: vec![Record { owner: Owner::Nobody, mapped: Vec::new(), writable: 0 }; count],
             free: (0..nr_pages).rev().collect(),
         }
     }
@@ -71,8 +77,8 @@ impl Memory {
         let number = page.mpn().0;
         let record = &mut self.records[number as usize];
         assert_eq!(record.owner, Owner::Kernel, "page {number} is released, but it is not the kernel's");
-        assert_eq!(record.mapped, 0, "page {number} is released while it is mapped");
-        *record = Record { owner: Owner::Nobody, mapped: 0, is_writable: false };
+        assert!(record.mapped.is_empty(), "page {number} is released while it is mapped");
+        *record = Record { owner: Owner::Nobody, mapped: Vec::new(), writable: 0 };
         self.bytes[number as usize].fill(RUBBISH);
         self.free.push(number);
     }
@@ -101,7 +107,7 @@ impl Memory {
     pub(crate) fn lend(&mut self, mpn: Mpn) {
         self.check(mpn, "given to the disk");
         let record = &mut self.records[mpn.0 as usize];
-        assert_eq!(record.mapped, 0, "page {} is given to the disk while it is mapped", mpn.0);
+        assert!(record.mapped.is_empty(), "page {} is given to the disk while it is mapped", mpn.0);
         record.owner = Owner::Disk;
     }
 
@@ -113,20 +119,21 @@ impl Memory {
         &mut self.bytes[mpn.0 as usize]
     }
 
-    /// A page is mapped once more.
-    pub(crate) fn note_mapped(&mut self, mpn: Mpn, rights: Rights) {
+    /// A page is mapped once more. One that can be written is mapped by the spaces of one VM alone.
+    pub(crate) fn note_mapped(&mut self, mpn: Mpn, rights: Rights, family: Family) {
         self.check(mpn, "mapped");
         let record = &mut self.records[mpn.0 as usize];
-        record.mapped += 1;
-        let is_writable = rights == Rights::ReadWrite;
-        assert!(!is_writable || record.mapped == 1, "page {} can be written and has another owner", mpn.0);
-        assert!(!record.is_writable || record.mapped == 1, "page {} is shared while it can be written", mpn.0);
-        record.is_writable = is_writable;
+        record.mapped.push(family);
+        record.writable += u32::from(rights == Rights::ReadWrite);
+        let is_one = record.mapped.iter().all(|&other| other == family);
+        assert!(record.writable == 0 || is_one, "page {} is shared while it can be written", mpn.0);
     }
 
     /// A mapping of a page is gone.
-    pub(crate) fn note_unmapped(&mut self, mpn: Mpn) {
+    pub(crate) fn note_unmapped(&mut self, mpn: Mpn, rights: Rights, family: Family) {
         let record = &mut self.records[mpn.0 as usize];
-        record.mapped = record.mapped.checked_sub(1).expect("what is unmapped was mapped");
+        let at = record.mapped.iter().rposition(|&other| other == family).expect("what is unmapped was mapped");
+        record.mapped.swap_remove(at);
+        record.writable -= u32::from(rights == Rights::ReadWrite);
     }
 }

@@ -1,5 +1,6 @@
 //! Fake page tables. They take pages of the machine, as real ones do, so that making or filling them can fail.
 
+use crate::pages::Family;
 use hal::{LEAF_PAGES as ENTRIES, Mpn, Page, Ppn, Rights};
 
 /// Tables above those that hold a VM's entries.
@@ -38,6 +39,8 @@ struct Leaf {
 
 /// What an address space is made of.
 pub(crate) struct Tables {
+    /// The spaces of the same VM have the same.
+    pub family: Family,
     upper: Vec<Page>,
     leaves: Vec<Leaf>,
 }
@@ -49,7 +52,7 @@ pub(crate) fn place(at: Ppn) -> (u32, usize) {
 
 impl Tables {
     /// An empty space, in pages that `allocate` gives; if it stops giving, those it gave come back.
-    pub fn new(mut allocate: impl FnMut() -> Option<Page>) -> Result<Self, Vec<Page>> {
+    pub fn new(family: Family, mut allocate: impl FnMut() -> Option<Page>) -> Result<Self, Vec<Page>> {
         let mut upper = Vec::new();
         while upper.len() < UPPER_TABLES {
             match allocate() {
@@ -57,7 +60,7 @@ impl Tables {
                 None => return Err(upper),
             }
         }
-        Ok(Self { upper, leaves: Vec::new() })
+        Ok(Self { family, upper, leaves: Vec::new() })
     }
 
     fn leaf(&mut self, at: Ppn) -> Option<&mut Leaf> {
@@ -88,9 +91,9 @@ impl Tables {
     }
 
     /// Drops a table that is shared. Returns what was mapped by it.
-    pub fn drop_shared(&mut self, at: Ppn) -> Vec<Mpn> {
+    pub fn drop_shared(&mut self, at: Ppn) -> Vec<Entry> {
         let Some(index) = self.leaves.iter().position(|leaf| leaf.first == place(at).0) else { return Vec::new() };
-        self.leaves.remove(index).entries.iter().flatten().map(|entry| entry.mpn).collect()
+        self.leaves.remove(index).entries.iter().flatten().copied().collect()
     }
 
     /// The entry of a page, to change, if there is a table for it.
@@ -104,11 +107,11 @@ impl Tables {
     }
 
     /// Takes them apart: what is mapped, and the pages of the tables.
-    pub fn into_parts(self) -> (Vec<Mpn>, Vec<Page>) {
+    pub fn into_parts(self) -> (Vec<Entry>, Vec<Page>) {
         let mut pages = self.upper;
         let mut mapped = Vec::new();
         for leaf in self.leaves {
-            mapped.extend(leaf.entries.iter().flatten().map(|entry| entry.mpn));
+            mapped.extend(leaf.entries.iter().flatten().copied());
             pages.extend(leaf.table);
         }
         (mapped, pages)

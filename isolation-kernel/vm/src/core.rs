@@ -156,6 +156,8 @@ pub(crate) enum After {
     Ready,
     /// It did what no template may do before `ready()`.
     Plain,
+    /// It goes on in a context.
+    Enter,
 }
 
 impl<'b, H: Hardware> Core<'b, H> {
@@ -373,7 +375,9 @@ impl<'b, H: Hardware> Core<'b, H> {
                 vm.pace.preemptions = vm.pace.preemptions.saturating_add(1);
             }
             match after {
-                After::Resume | After::Yield | After::Ready | After::Plain => self.make_runnable(&mut vm),
+                After::Resume | After::Yield | After::Ready | After::Plain | After::Enter => {
+                    self.make_runnable(&mut vm)
+                }
                 After::Wait => vm.state = State::Paging,
                 After::Starve => {
                     // Or one that asks again and again would go before all others for ever.
@@ -416,11 +420,7 @@ impl<'b, H: Hardware> Core<'b, H> {
         let started = self.note_run(vm);
         self.hw.set_alarm(started.after(self.scheduler.slice_ns(0)).min(self.next_alarm()));
         let after = loop {
-            let exit = self.hw.enter(&mut vm.registers);
-            let left = self.hw.now();
-            let guest_ns = self.ledger.move_mark(left);
-            self.ledger.run_ns += guest_ns;
-            vm.counters.guest_ns += guest_ns;
+            let (exit, left) = self.enter_guest(vm);
             let after = self.handle(vm, exit, left.since(started));
             let after = self.unless_urgent(after);
             self.note_run(vm);
@@ -432,6 +432,17 @@ impl<'b, H: Hardware> Core<'b, H> {
         after
     }
 
+    /// Lets a VM that has the processor run until it comes back, and says when it did.
+    #[inline(always)]
+    pub(crate) fn enter_guest(&mut self, vm: &mut Vm<H>) -> (Exit, Nanos) {
+        let exit = self.hw.enter(&mut vm.registers);
+        let left = self.hw.now();
+        let guest_ns = self.ledger.move_mark(left);
+        self.ledger.run_ns += guest_ns;
+        vm.counters.guest_ns += guest_ns;
+        (exit, left)
+    }
+
     /// Gives a VM the processor.
     fn prepare(&mut self, vm: &mut Box<Vm<H>>) -> Result<(), After> {
         self.fill_receive_ring(vm)?;
@@ -440,6 +451,9 @@ impl<'b, H: Hardware> Core<'b, H> {
             vm.has_changed = true;
             if !self.may_grow(vm) {
                 return Err(After::Starve);
+            }
+            if vm.memory.as_ref().is_some_and(|memory| memory.tlb.is_some()) {
+                return Err(self.run_contexts(vm));
             }
         }
         let memory = vm.memory.as_mut().ok_or(After::Sleep(Nanos::NEVER))?;
@@ -450,7 +464,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// What was done since the mark was for the VM that runs. Returns the time.
-    fn note_run(&mut self, vm: &mut Vm<H>) -> Nanos {
+    pub(crate) fn note_run(&mut self, vm: &mut Vm<H>) -> Nanos {
         let now = self.hw.now();
         let ns = self.ledger.move_mark(now);
         self.ledger.run_ns += ns;
@@ -459,7 +473,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// Handles an exit of a VM that has run so long since it was dispatched.
-    fn handle(&mut self, vm: &mut Vm<H>, exit: Exit, ran_ns: u64) -> After {
+    pub(crate) fn handle(&mut self, vm: &mut Vm<H>, exit: Exit, ran_ns: u64) -> After {
         if !matches!(exit, Exit::PageFault { .. }) {
             vm.last_fault = None;
         }
@@ -476,7 +490,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     #[inline(never)]
-    fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
+    pub(crate) fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
         // Before anybody wakes: those who come have no part in what was used before.
         let began = self.note_run(vm);
         self.charge_run(vm.number);

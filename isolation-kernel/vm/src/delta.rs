@@ -48,6 +48,11 @@ impl Delta {
         Self { places: Map::with_hasher(key), residents: Vec::new(), hand: 0 }
     }
 
+    /// A number that no guest knows.
+    pub fn key(&self) -> Key {
+        *self.places.hasher()
+    }
+
     /// Pages that are the VM's own.
     pub fn len(&self) -> usize {
         self.places.len()

@@ -16,6 +16,8 @@
 //! | `perform` | what they do |
 //! | `memory` | a VM's pages: image, template, delta, zero |
 //! | `fault` | page faults; waiting for pages |
+//! | `tlb` | address spaces that a guest makes: its entries, and tables composed of them |
+//! | `contexts` | running what is in those spaces |
 //! | `fixed` | the pages at fixed addresses |
 //! | `delta` | which pages are a VM's own, and where they are |
 //! | `template` | what VMs of an image have in common |
@@ -53,6 +55,7 @@ mod ablation;
 mod account;
 mod classes;
 mod console;
+mod contexts;
 mod core;
 mod cores;
 pub mod decode;
@@ -82,6 +85,7 @@ mod swap;
 mod table;
 mod template;
 mod timers;
+mod tlb;
 mod vm;
 
 pub use crate::ablation::Switches;

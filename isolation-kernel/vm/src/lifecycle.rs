@@ -6,7 +6,7 @@ use crate::console::{CONSOLE_RATE, Level, log};
 use crate::core::{Core, SUPERVISOR};
 use crate::delta::Delta;
 use crate::fixed::FixedPages;
-use crate::memory::{Absent, Memory};
+use crate::memory::{Absent, AllTables, Memory, Parts};
 use crate::network::transmit::Transmit;
 use crate::pack::Pack;
 use crate::report;
@@ -29,7 +29,7 @@ use virtual_isa::register::{Features, REGISTER_MAGIC, RegisterPage};
 pub struct Remains<H: Hardware> {
     delta: Delta,
     packs: alloc::vec::IntoIter<Option<Pack>>,
-    rest: Option<(FixedPages, Option<H::Space>)>,
+    rest: Option<(FixedPages, AllTables<H::Space>)>,
 }
 
 /// What a VM is.
@@ -253,7 +253,7 @@ impl<H: Hardware> Core<'_, H> {
             return;
         }
         let report =
-            report::make(&self.hw, vm.memory.as_ref(), self.shared(vm.template).as_ref(), &vm.registers, cause);
+            report::make(&self.hw, vm.memory.as_ref(), self.shared(vm.template).as_ref(), &vm.own_registers(), cause);
         report::print(&mut self.hw, vm.number, &report);
         if vm.number == SUPERVISOR {
             log(&mut self.hw, Level::Error, format_args!("the supervisor has ended; the other VMs run on"));
@@ -290,8 +290,8 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Frees a VM's memory, a little at a time.
     pub(crate) fn bury(&mut self, memory: Memory<H::Space>) {
-        let (fixed, delta, packs, space) = memory.into_parts();
-        self.remains.push_back(Remains { delta, packs: packs.into_iter(), rest: Some((fixed, space)) });
+        let Parts { fixed, delta, packs, tables } = memory.into_parts();
+        self.remains.push_back(Remains { delta, packs: packs.into_iter(), rest: Some((fixed, tables)) });
     }
 
     /// Ends a VM that is parked.
@@ -334,10 +334,8 @@ impl<H: Hardware> Core<'_, H> {
     pub(crate) fn reap_remains(&mut self) -> bool {
         let Some(remains) = self.remains.front_mut() else { return false };
         // The tables go first: no page is free while it can still be reached.
-        if let Some((fixed, space)) = remains.rest.take() {
-            if let Some(space) = space {
-                self.hw.destroy_space(space);
-            }
+        if let Some((fixed, tables)) = remains.rest.take() {
+            tables.destroy(&mut self.hw);
             fixed.release(&mut self.hw);
         }
         for _ in 0..MAX_PAGES_PER_STEP {

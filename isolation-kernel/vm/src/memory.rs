@@ -10,6 +10,8 @@ use crate::map::Key;
 use crate::pack::{Pack, Packer};
 use crate::swap::{Defect, Swap};
 use crate::template::Template;
+use crate::tlb::Tlb;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use hal::{Access, Hardware, LEAF_PAGES, Mpn, NoMemory, PAGE_SIZE, Pages, Ppn, Rights};
 use virtual_isa::exception;
@@ -17,6 +19,10 @@ use virtual_isa::image::Rights as ImageRights;
 use virtual_isa::layout;
 
 mod reach;
+mod spaces;
+
+pub use spaces::{AllTables, Parts};
+use spaces::{own_tables, take_accessed};
 
 /// What stands behind a guest's page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,8 @@ pub struct Memory<S> {
     pub packs: Vec<Option<Pack>>,
     /// Pages of the template and the image that it does not see, as it has its own there or gave them back.
     pub hidden_pages: u32,
+    /// What it has of address spaces of its own making. If there is one, it has the VM's own tables too.
+    pub tlb: Option<Box<Tlb<S>>>,
     size_pages: u32,
     space: Option<S>,
     table_pages: u32,
@@ -107,7 +115,7 @@ impl<S> Memory<S> {
     /// Memory with nothing private but the fixed pages. `key` is a number that no guest knows.
     pub fn new(size_pages: u32, fixed: FixedPages, key: u64) -> Self {
         let (delta, packs) = (Delta::new(Key(key)), Vec::new());
-        Self { fixed, delta, packs, hidden_pages: 0, size_pages, space: None, table_pages: 0 }
+        Self { fixed, delta, packs, hidden_pages: 0, tlb: None, size_pages, space: None, table_pages: 0 }
     }
 
     /// Pages of memory that are this VM's alone, the fixed ones included.
@@ -115,34 +123,7 @@ impl<S> Memory<S> {
         u32::try_from(self.delta.nr_residents()).unwrap_or(u32::MAX).saturating_add(self.fixed.count())
     }
 
-    /// Pages of its page tables.
-    pub const fn table_pages(&self) -> u32 {
-        self.table_pages
-    }
-
-    /// Drops the page tables: they can be built again at any time. What they tell of the pages' use is kept. False if
-    /// there are none.
-    pub fn drop_space<H: Hardware<Space = S>>(&mut self, hw: &mut H) -> bool {
-        self.note_used(hw);
-        self.table_pages = 0;
-        let Some(space) = self.space.take() else { return false };
-        hw.destroy_space(space);
-        true
-    }
-
-    /// Learns from the page tables which pages in memory the guest has used.
-    pub fn note_used<H: Hardware<Space = S>>(&mut self, hw: &mut H) {
-        if let Some(space) = &mut self.space {
-            self.delta.warm_those(|ppn| hw.take_accessed(space, ppn));
-        }
-    }
-
-    /// Takes everything apart, for the pages to be released.
-    pub fn into_parts(self) -> (FixedPages, Delta, Vec<Option<Pack>>, Option<S>) {
-        (self.fixed, self.delta, self.packs, self.space)
-    }
-
-    /// Whether there are page tables.
+    /// Whether there are page tables, and no others than those.
     pub const fn has_space(&self) -> bool {
         self.space.is_some()
     }
@@ -169,19 +150,6 @@ impl<S> Memory<S> {
                 (None, None) => Backing::Zero(ImageRights::ReadWrite),
             },
         })
-    }
-
-    /// Makes sure that there are page tables.
-    ///
-    /// # Errors
-    /// If there is no page for them.
-    pub fn prepare<H: Hardware<Space = S>>(&mut self, hw: &mut H) -> Result<&S, NoMemory> {
-        if self.space.is_none() {
-            let space = hw.create_space()?;
-            self.table_pages = hw.table_pages(&space);
-            self.space = Some(space);
-        }
-        self.space.as_ref().ok_or(NoMemory)
     }
 
     /// Handles a page fault of the guest: maps what it may use.
@@ -277,6 +245,11 @@ impl<S> Memory<S> {
             return Err(Absent::NoMemory);
         }
         self.delta.put_resident(ppn, page, true);
+        if !means.swap.has(Defect::StaleCopy)
+            && let Some(tlb) = &mut self.tlb
+        {
+            tlb.unmap_physical(hw, ppn);
+        }
         if source.is_some() {
             self.hidden_pages = self.hidden_pages.saturating_add(1);
         }
@@ -347,10 +320,8 @@ impl<S> Memory<S> {
 
     /// Takes a page out of memory: it is at `to` from now on.
     pub fn evict<H: Hardware<Space = S>>(&mut self, hw: &mut H, swap: &Swap, ppn: Ppn, to: Place) {
-        if let Some(space) = &mut self.space
-            && !swap.has(Defect::KeptMapping)
-        {
-            hw.unmap(space, ppn);
+        if !swap.has(Defect::KeptMapping) {
+            self.unmap(hw, ppn, swap.has(Defect::KeptInSpace));
         }
         if let Some(page) = self.delta.evict(ppn, Some(to)) {
             hw.release(page);
@@ -359,8 +330,8 @@ impl<S> Memory<S> {
 
     /// Moves the clock's hand by one page. Returns the page, and whether it is in use.
     pub fn tick<H: Hardware<Space = S>>(&mut self, hw: &mut H) -> Option<(Ppn, bool)> {
-        let space = &mut self.space;
-        self.delta.tick(|ppn| space.as_mut().is_some_and(|space| hw.take_accessed(space, ppn)))
+        let (space, tlb) = (&mut self.space, &mut self.tlb);
+        self.delta.tick(|ppn| take_accessed(space, tlb, hw, ppn))
     }
 
     fn map<H>(&mut self, hw: &mut H, shared: &Shared<'_>, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory>
@@ -368,7 +339,7 @@ impl<S> Memory<S> {
         H: Hardware<Space = S>,
     {
         self.furnish(hw, shared, at)?;
-        let Some(space) = &mut self.space else { return Ok(()) };
+        let Some(space) = own_tables(&mut self.space, &mut self.tlb) else { return Ok(()) };
         let mapped = hw.map(space, at, to, rights);
         self.table_pages = hw.table_pages(space);
         mapped
@@ -380,7 +351,8 @@ impl<S> Memory<S> {
     where
         H: Hardware<Space = S>,
     {
-        let (Some(space), Some(leaf)) = (&mut self.space, shared.template.leaf(at)) else { return Ok(false) };
+        let Some(space) = own_tables(&mut self.space, &mut self.tlb) else { return Ok(false) };
+        let Some(leaf) = shared.template.leaf(at) else { return Ok(false) };
         if !hw.share_leaf(space, leaf)? {
             return Ok(false);
         }

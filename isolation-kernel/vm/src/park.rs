@@ -8,25 +8,27 @@ use crate::account::Pace;
 use crate::core::Core;
 use crate::delta::Place;
 use crate::fixed::FixedPages;
-use crate::memory::Memory;
+use crate::memory::{Memory, Parts};
 use crate::network::transmit::Transmit;
 use crate::pack::{PACK_PAGES, Pack, Packer, Span, Squeezed, Writer};
 use crate::swap::{self, Handle, Stored, Swap};
+use crate::tlb::Entered;
 use crate::vm::{Account, Indices, Sleeper, State, Stub, Vm};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
-use hal::{Hardware, NoMemory, PAGE_SIZE, Page, Ppn, Registers, VectorState};
+use hal::{Hardware, Nanos, NoMemory, PAGE_SIZE, Page, Ppn, Registers, VectorState};
 use policy::extents::Extent;
 use rand_chacha::rand_core::Rng;
 use serde::{Deserialize, Serialize};
 use virtual_isa::control::{self, Pending};
 use virtual_isa::exception::{Cause, SwapError};
 use virtual_isa::gate::Tier;
+use virtual_isa::tlb::Right;
 
 /// Version of the record's encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Pages that go into a head. A VM that has more loses the coldest to packs of their own first.
 pub const MAX_HEAD_PAGES: usize = 24;
@@ -67,6 +69,29 @@ struct Record {
     /// Pages that are in other packs, by the packs' place in `packs`.
     cold: Vec<(u32, u32, u16, u16)>,
     packs: Vec<ColdPack>,
+    /// The context that it is in. Its TLB is empty when it wakes.
+    entered: Option<EnteredRecord>,
+}
+
+/// A context that a VM is in.
+#[derive(Debug, Serialize, Deserialize)]
+struct EnteredRecord {
+    asid: u16,
+    is_kernel: bool,
+    deadline: u64,
+    own: [u64; 18],
+}
+
+impl EnteredRecord {
+    fn of(entered: &Entered) -> Self {
+        let &Entered { asid, right, deadline: Nanos(deadline), ref own } = entered;
+        Self { asid, is_kernel: right == Right::Kernel, deadline, own: words(own) }
+    }
+
+    const fn entered(&self) -> Entered {
+        let right = if self.is_kernel { Right::Kernel } else { Right::User };
+        Entered { asid: self.asid, right, deadline: Nanos(self.deadline), own: registers(self.own) }
+    }
 }
 
 /// A pack besides the head.
@@ -193,7 +218,7 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Gives back the memory of a VM that is in its record by now. Its packs are elsewhere already.
     fn release_parked(&mut self, memory: Memory<H::Space>) {
-        let (fixed, mut delta, ..) = memory.into_parts();
+        let Parts { fixed, mut delta, .. } = memory.into_parts();
         while let Some(resident) = delta.pop_resident() {
             self.hw.release(resident.page);
         }
@@ -324,6 +349,7 @@ impl<H: Hardware> Core<'_, H> {
             head,
             cold,
             packs: packs.collect(),
+            entered: memory.entered().map(EnteredRecord::of),
         };
         let (length, packed) = packer.squeeze_record(&record).ok_or(NoMemory)?;
         Ok((writer.push(hw, packed)?, u32::try_from(length).map_err(|_| NoMemory)?))
@@ -469,6 +495,9 @@ impl<H: Hardware> Core<'_, H> {
         }
         let kept = core::mem::take(&mut stub.kept);
         restore_packs(&mut memory, &record.packs, kept);
+        if let Some(entered) = &record.entered {
+            memory.need_tlb().entered = Some(entered.entered());
+        }
         let [transmit_tail, receive_head, console_head, request_tail, completion_head] = record.indices;
         let vm = Vm {
             number: stub.number,

@@ -12,10 +12,10 @@ use virtual_isa::instruction::InstructionError;
 use virtual_isa::limits::{MAX_CONSOLE_BYTES, MAX_ENTROPY_BYTES, MAX_PAGES_PER_STEP};
 
 /// Bytes of the `syscall` instruction: what the instruction pointer goes back by to execute it again.
-const SYSCALL_BYTES: u64 = 2;
+pub const SYSCALL_BYTES: u64 = 2;
 
 /// What an instruction comes to: a value for the guest, an error for the guest, or something else than going on.
-type Performed = Result<Result<u64, InstructionError>, After>;
+pub type Performed = Result<Result<u64, InstructionError>, After>;
 
 impl<H: Hardware> Core<'_, H> {
     /// Performs the virtual instruction in a VM's registers.
@@ -54,9 +54,12 @@ impl<H: Hardware> Core<'_, H> {
             Ok(Request::Discard(range)) => Ok(self.discard(vm, range)),
             Ok(Request::Entropy(range)) => self.entropy(vm, range),
             Ok(Request::Console(range)) => self.console(vm, range),
-            Ok(Request::TlbWrite(_) | Request::TlbInvalidate(_) | Request::EnterContext(_)) => {
-                Ok(Err(InstructionError::UndefinedInstruction))
-            }
+            Ok(Request::TlbWrite(range)) => self.tlb_write(vm, range),
+            Ok(Request::TlbInvalidate(pages)) => Ok(Ok(self.tlb_invalidate(vm, pages))),
+            Ok(Request::EnterContext(entering)) => match self.enter_context(vm, entering) {
+                Ok(()) => return After::Enter,
+                Err(e) => Ok(Err(e)),
+            },
             Ok(Request::Gate) => self.serve_requests(vm).map(|taken| taken.map(u64::from)).map_err(After::End),
         };
         match performed {
@@ -156,7 +159,7 @@ impl<H: Hardware> Core<'_, H> {
     /// Brings memory that an instruction names into memory, before anything is done: an instruction that has to
     /// wait is executed again from its beginning.
     #[inline(never)]
-    fn need(&mut self, vm: &mut Vm<H>, range: Allegation, access: Access) -> Result<(), Performed> {
+    pub(crate) fn need(&mut self, vm: &mut Vm<H>, range: Allegation, access: Access) -> Result<(), Performed> {
         let needed = self.with_memory(vm, |memory, hw, shared, means| memory.need(hw, shared, means, range, access));
         match needed {
             Ok(()) => Ok(()),

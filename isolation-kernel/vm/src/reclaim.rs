@@ -54,7 +54,7 @@ impl<H: Hardware> Core<'_, H> {
     /// What a VM claims of memory.
     fn claim(&self, vm: &Vm<H>) -> Claim {
         let Account { private, tables, .. } = vm.account();
-        let pages = private.saturating_add(tables);
+        let pages = private.saturating_add(tables).saturating_add(vm.memory.as_ref().map_or(0, Memory::heap_pages));
         let active = if self.is_idle(vm) { 0 } else { vm.activity.max(1) };
         let idle_ns = self.hw.now().since(vm.last_ran);
         Claim { shares: vm.shares, pages, minimum: vm.minimum_pages, active, idle_ns }
@@ -206,7 +206,11 @@ impl<H: Hardware> Core<'_, H> {
         } else {
             let Some(mut vm) = self.vms.take(number) else { return false };
             let has_dropped = is_idle && vm.memory.as_mut().is_some_and(|memory| memory.drop_space(&mut self.hw));
-            let given = if has_dropped { Ok(()) } else { self.page_out(&mut vm) };
+            let given = if has_dropped || self.drop_composed(&mut vm, 1) {
+                Ok(())
+            } else {
+                self.page_out(&mut vm).or_else(|e| if self.drop_composed(&mut vm, 0) { Ok(()) } else { Err(e) })
+            };
             self.vms.put(vm);
             given
         };
@@ -215,6 +219,11 @@ impl<H: Hardware> Core<'_, H> {
             self.note_barren(number);
         }
         given.is_ok()
+    }
+
+    /// Drops tables of address spaces that a VM made, but of those it used last. Returns whether there were any.
+    fn drop_composed(&mut self, vm: &mut Vm<H>, kept: usize) -> bool {
+        vm.memory.as_mut().is_some_and(|memory| memory.drop_composed(&mut self.hw, kept))
     }
 
     /// Chooses the VM that has to give.

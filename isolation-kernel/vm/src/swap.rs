@@ -88,6 +88,12 @@ pub enum Defect {
     KeptMapping,
     /// What is read from the disk is not compared with what was written.
     UncheckedRead,
+    /// A page is taken away from a VM and stays mapped in an address space that the VM made.
+    KeptInSpace,
+    /// A page is copied on a write, and address spaces that the VM made still have the one before.
+    StaleCopy,
+    /// An entry of the TLB is dropped and stays mapped.
+    KeptEntry,
 }
 
 /// Figures of the swap disk.

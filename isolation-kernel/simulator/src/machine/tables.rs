@@ -1,6 +1,7 @@
 //! The fake machine's page tables, as the kernel makes and changes them.
 
 use super::Machine;
+use crate::pages::{Family, NO_FAMILY};
 use crate::spaces::{Entry, Space, Tables, no_entries, place};
 use hal::{LEAF_PAGES, Leaf, Mpn, NoMemory, Ppn, Rights, Spaces};
 
@@ -16,11 +17,10 @@ impl Machine {
     }
 }
 
-impl Spaces for Machine {
-    type Space = Space;
-
-    fn create_space(&mut self) -> Result<Space, NoMemory> {
-        let tables = Tables::new(|| self.allocate_page());
+impl Machine {
+    /// Adds an empty space.
+    fn add_space(&mut self, family: Family) -> Result<Space, NoMemory> {
+        let tables = Tables::new(family, || self.allocate_page());
         let tables = tables.map_err(|pages| {
             for page in pages {
                 self.memory.give(page);
@@ -31,6 +31,20 @@ impl Spaces for Machine {
         self.next_space += 1;
         self.spaces.insert(number, tables);
         Ok(Space { number })
+    }
+}
+
+impl Spaces for Machine {
+    type Space = Space;
+
+    fn create_space(&mut self) -> Result<Space, NoMemory> {
+        let family = self.next_space;
+        self.add_space(family)
+    }
+
+    fn create_space_beside(&mut self, other: &Space) -> Result<Space, NoMemory> {
+        let family = self.spaces[&other.number].family;
+        self.add_space(family)
     }
 
     fn create_leaf(&mut self, at: Ppn) -> Result<Leaf, NoMemory> {
@@ -45,7 +59,7 @@ impl Spaces for Machine {
         assert_ne!(rights, Rights::ReadWrite, "a shared page that can be written");
         let entries = self.leaves.get_mut(&leaf.table.mpn()).expect("the table was made");
         entries[index] = Some(Entry { mpn: to, rights, is_accessed: true });
-        self.memory.note_mapped(to, rights);
+        self.memory.note_mapped(to, rights, NO_FAMILY);
     }
 
     fn share_leaf(&mut self, space: &mut Space, leaf: &Leaf) -> Result<bool, NoMemory> {
@@ -55,7 +69,7 @@ impl Spaces for Machine {
         }
         let entries = self.leaves[&leaf.table.mpn()].clone();
         for entry in entries.iter().flatten() {
-            self.memory.note_mapped(entry.mpn, entry.rights);
+            self.memory.note_mapped(entry.mpn, entry.rights, tables.family);
         }
         tables.share(leaf.first, entries);
         Ok(true)
@@ -64,12 +78,13 @@ impl Spaces for Machine {
     fn map(&mut self, space: &mut Space, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory> {
         self.own_table(space, at)?;
         let tables = self.spaces.get_mut(&space.number).expect("the space exists");
+        let family = tables.family;
         let slot = tables.slot(at).expect("its table is there");
         if let Some(before) = slot.take() {
-            self.memory.note_unmapped(before.mpn);
+            self.memory.note_unmapped(before.mpn, before.rights, family);
         }
         *slot = Some(Entry { mpn: to, rights, is_accessed: false });
-        self.memory.note_mapped(to, rights);
+        self.memory.note_mapped(to, rights, family);
         Ok(())
     }
 
@@ -80,14 +95,14 @@ impl Spaces for Machine {
         }
         if self.own_table(space, at).is_err() {
             let tables = self.spaces.get_mut(&space.number).expect("the space exists");
-            for mpn in tables.drop_shared(at) {
-                self.memory.note_unmapped(mpn);
+            for entry in tables.drop_shared(at) {
+                self.memory.note_unmapped(entry.mpn, entry.rights, tables.family);
             }
             return;
         }
         let tables = self.spaces.get_mut(&space.number).expect("the space exists");
         if let Some(entry) = tables.slot(at).and_then(Option::take) {
-            self.memory.note_unmapped(entry.mpn);
+            self.memory.note_unmapped(entry.mpn, entry.rights, tables.family);
         }
     }
 
@@ -104,9 +119,11 @@ impl Spaces for Machine {
         if self.current == Some(space.number) {
             self.current = None;
         }
-        let (mapped, tables) = self.spaces.remove(&space.number).expect("the space exists").into_parts();
-        for mpn in mapped {
-            self.memory.note_unmapped(mpn);
+        let tables = self.spaces.remove(&space.number).expect("the space exists");
+        let family = tables.family;
+        let (mapped, tables) = tables.into_parts();
+        for entry in mapped {
+            self.memory.note_unmapped(entry.mpn, entry.rights, family);
         }
         for page in tables {
             self.memory.give(page);

@@ -110,9 +110,7 @@ impl<S> Memory<S> {
         if is_in_template && place.is_none() {
             self.delta.reserve().map_err(|NoMemory| InstructionError::NoMemory)?;
         }
-        if let Some(space) = &mut self.space {
-            hw.unmap(space, ppn);
-        }
+        self.unmap(hw, ppn, false);
         match place {
             Some(Place::Resident(_)) => {
                 if let Some(page) = self.delta.evict(ppn, None) {
