@@ -2,9 +2,10 @@
 
 use crate::machine::Machine;
 use hal::{Access, Exit, PAGE_SIZE, Processor, Registers, VectorState};
+use virtual_isa::context::{self as exits, CONTEXT_WORDS, Context, EXIT_WORDS};
 use virtual_isa::instruction::{Instruction, InstructionError};
-use virtual_isa::layout;
 use virtual_isa::ring::{self, Found};
+use virtual_isa::{control, layout};
 
 /// A memory access that the address space does not allow now. A program hands it on with `?`; when the kernel
 /// has seen to it, the step is executed again from its beginning.
@@ -152,6 +153,32 @@ impl<'a> Cpu<'a> {
     /// The fault, which a control page does not have.
     pub fn set_control(&mut self, at: usize, value: u32) -> Result<(), Fault> {
         self.write(layout::CONTROL_PAGE + at as u64, &value.to_le_bytes())
+    }
+
+    /// Writes the context that is to be entered. It is of this program, like the VM's own.
+    ///
+    /// # Errors
+    /// The fault, which a control page does not have.
+    pub fn set_context(&mut self, context: Context) -> Result<(), Fault> {
+        let context = Context { r15: self.registers.r15, ..context };
+        let words = context.to_words().map(u64::to_le_bytes);
+        self.write(layout::CONTROL_PAGE + control::CONTEXT as u64, words.as_flattened())
+    }
+
+    /// Reads the context that came back, and why it did.
+    ///
+    /// # Errors
+    /// The fault, which a control page does not have.
+    ///
+    /// # Panics
+    /// If the kernel wrote an exit that is none.
+    pub fn exit(&mut self) -> Result<(Context, exits::Exit), Fault> {
+        let mut context = [[0; 8]; CONTEXT_WORDS];
+        self.read(layout::CONTROL_PAGE + control::CONTEXT as u64, context.as_flattened_mut())?;
+        let mut exit = [[0; 8]; EXIT_WORDS];
+        self.read(layout::CONTROL_PAGE + control::EXIT as u64, exit.as_flattened_mut())?;
+        let exit = exits::Exit::from_words(exit.map(u64::from_le_bytes)).expect("the kernel wrote an exit");
+        Ok((Context::from_words(context.map(u64::from_le_bytes)), exit))
     }
 
     /// Puts a record into a ring of the guest's. False if there is no room.

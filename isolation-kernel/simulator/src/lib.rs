@@ -16,6 +16,7 @@
 //! | [`supervisor`] | a supervisor that does what a test tells it |
 //! | [`lab`] | a whole machine on the bench |
 //! | [`errands`] | a guest that does what a test asks, one thing after the other |
+//! | [`script`] | a guest with address spaces of its own that follows a script |
 //! | [`model`] | a guest that knows what every byte of its memory must be |
 //! | [`trial`] | random runs of memory against a model, by seed |
 #![forbid(unsafe_code)]
@@ -30,6 +31,7 @@ pub mod machine;
 pub mod model;
 pub mod outside;
 pub mod pages;
+pub mod script;
 pub mod spaces;
 pub mod supervisor;
 pub mod trial;
