@@ -18,12 +18,14 @@
 //! | [`errands`] | a guest that does what a test asks, one thing after the other |
 //! | [`script`] | a guest with address spaces of its own that follows a script |
 //! | [`model`] | a guest that knows what every byte of its memory must be |
+//! | [`domains`] | the same with address spaces that it makes |
 //! | [`trial`] | random runs of memory against a model, by seed |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod bundle;
 pub mod disk;
+pub mod domains;
 pub mod errands;
 pub mod guest;
 pub mod lab;

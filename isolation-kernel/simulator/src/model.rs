@@ -34,6 +34,18 @@ pub struct Deeds {
     pub frames: u64,
     /// Times a guest went to sleep.
     pub sleeps: u64,
+    /// Contexts that were entered.
+    pub contexts: u64,
+    /// Accesses of contexts that an entry allowed.
+    pub hits: u64,
+    /// Accesses of contexts for which there was no entry, and how many of these entries the guest had loaded.
+    pub misses: u64,
+    /// See [`misses`](Self::misses).
+    pub vanished: u64,
+    /// Accesses of contexts that an entry did not allow.
+    pub protections: u64,
+    /// Contexts that were interrupted.
+    pub interrupts: u64,
 }
 
 /// What the result of the last instruction must be, and what it changes.
@@ -52,7 +64,7 @@ enum Expected {
 /// The guest.
 pub struct Modelled {
     number: u32,
-    random: Rng,
+    pub(crate) random: Rng,
     /// Pages that are not as the image has them.
     pages: BTreeMap<u32, Bytes>,
     memory_pages: u32,
@@ -103,7 +115,7 @@ pub fn prologue(cpu: &mut Cpu<'_>) -> Result<Op, Fault> {
     Ok(Op::call(Instruction::Ready, &[]))
 }
 
-const fn address(page: u32) -> u64 {
+pub(crate) const fn address(page: u32) -> u64 {
     page as u64 * PAGE_SIZE as u64
 }
 
@@ -129,7 +141,7 @@ impl Modelled {
         Self { number, random, pages, memory_pages, limit, window: TEXT, expected, deeds }
     }
 
-    fn any_page(&mut self) -> u32 {
+    pub(crate) fn any_page(&mut self) -> u32 {
         loop {
             let page = match self.random.u32(..8) {
                 0 => self.random.u32(..self.limit),
@@ -141,7 +153,7 @@ impl Modelled {
         }
     }
 
-    fn writable_page(&mut self) -> u32 {
+    pub(crate) fn writable_page(&mut self) -> u32 {
         loop {
             let page = self.any_page();
             if is_writable(page) {
@@ -153,6 +165,35 @@ impl Modelled {
     /// The bytes of a page in the model, to change.
     fn model(&mut self, page: u32) -> &mut Bytes {
         self.pages.entry(page).or_insert_with(|| image_contents(page))
+    }
+
+    /// What the model has at an address.
+    pub(crate) fn recall(&self, at: u64, length: usize) -> Vec<u8> {
+        let byte = |at: u64| {
+            let page = u32::try_from(layout::page_of(at)).expect("low");
+            let offset = usize::try_from(at % PAGE_SIZE as u64).expect("short");
+            self.pages.get(&page).map_or_else(|| image_contents(page)[offset], |bytes| bytes[offset])
+        };
+        (at..at + length as u64).map(byte).collect()
+    }
+
+    /// Notes what was written at an address.
+    pub(crate) fn note(&mut self, at: u64, bytes: &[u8]) {
+        for (at, &byte) in (at..).zip(bytes) {
+            let page = u32::try_from(layout::page_of(at)).expect("low");
+            self.model(page)[usize::try_from(at % PAGE_SIZE as u64).expect("short")] = byte;
+        }
+    }
+
+    /// Writes bytes that may lie in two pages. False if not all of them can be written.
+    pub(crate) fn store(&mut self, cpu: &mut Cpu<'_>, at: u64, bytes: &[u8]) -> Result<bool, Fault> {
+        let last = u32::try_from(layout::page_of(at + bytes.len() as u64)).expect("low");
+        if !is_writable(last) || last >= self.memory_pages {
+            return Ok(false);
+        }
+        cpu.write(at, bytes)?;
+        self.note(at, bytes);
+        Ok(true)
     }
 
     fn check(&mut self, cpu: &mut Cpu<'_>) -> Result<(), Fault> {
@@ -243,7 +284,7 @@ impl Modelled {
     }
 
     /// Sees to what the last instruction answered.
-    fn conclude(&mut self, cpu: &mut Cpu<'_>) -> Result<(), Fault> {
+    pub(crate) fn conclude(&mut self, cpu: &mut Cpu<'_>) -> Result<(), Fault> {
         match &self.expected {
             Expected::Nothing => return Ok(()),
             Expected::Entropy(at) => match cpu.result() {

@@ -1,7 +1,9 @@
-//! Random runs of memory against a model, by seed: [`Modelled`] guests on a machine that is too small for them,
+//! Random runs of memory against a model, by seed: guests with a model on a machine that is too small for them,
 //! while the outside parks, wakes, pauses, stops and destroys them and things go wrong. A run that finds anything
 //! wrong panics.
 
+use crate::domains::Domains;
+use crate::guest::Program;
 use crate::lab::{Lab, LabPlan, cores_wanted};
 use crate::model::{self, Deeds, Modelled};
 use crate::supervisor::Reply;
@@ -27,6 +29,15 @@ enum Mood {
     Lossy,
     /// Allocations fail.
     Short,
+}
+
+/// What the guests of a run are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guests {
+    /// Those that use memory: [`Modelled`].
+    Memory,
+    /// Those that make address spaces as well: [`Domains`].
+    Spaces,
 }
 
 /// What a run has done, for whoever asks whether runs do enough.
@@ -61,8 +72,8 @@ struct Trial {
 /// # Panics
 /// If anything is wrong.
 #[must_use]
-pub fn run(seed: u64, defect: Option<Defect>) -> Outcome {
-    run_on(seed, cores_wanted(), defect)
+pub fn run(seed: u64, guests: Guests, defect: Option<Defect>) -> Outcome {
+    run_on(seed, cores_wanted(), guests, defect)
 }
 
 /// Runs a seed on so many cores, whose turns are interleaved by the seed.
@@ -70,8 +81,8 @@ pub fn run(seed: u64, defect: Option<Defect>) -> Outcome {
 /// # Panics
 /// If anything is wrong.
 #[must_use]
-pub fn run_on(seed: u64, cores: u32, defect: Option<Defect>) -> Outcome {
-    let mut trial = Trial::new(seed, cores);
+pub fn run_on(seed: u64, cores: u32, guests: Guests, defect: Option<Defect>) -> Outcome {
+    let mut trial = Trial::new(seed, cores, guests);
     if let Some(defect) = defect {
         trial.lab.core().plant(defect);
     }
@@ -89,10 +100,10 @@ pub fn run_on(seed: u64, cores: u32, defect: Option<Defect>) -> Outcome {
 }
 
 impl Trial {
-    fn new(seed: u64, cores: u32) -> Self {
+    fn new(seed: u64, cores: u32, guests: Guests) -> Self {
         let mut random = Rng::with_seed(seed);
         let mood = [Mood::Clean, Mood::Clean, Mood::Slow, Mood::Lossy, Mood::Lossy, Mood::Short][random.usize(..6)];
-        let pages = 130 + random.u32(..250);
+        let pages = 130 + random.u32(..250) + if guests == Guests::Spaces { random.u32(..400) } else { 0 };
         let blocks = [0, 64 + random.u64(..40), 100 + random.u64(..400), 4000][random.usize(..4)];
         let memory_pages = 256 + random.u32(..64);
         let limit = 80 + random.u32(..176);
@@ -108,7 +119,12 @@ impl Trial {
         let mut lab = plan.boot(move |number| {
             births += 1;
             let seed = seed ^ (u64::from(number) << 32) ^ (births << 48);
-            Box::new(Modelled::new(number, seed, memory_pages, limit, Rc::clone(&theirs)))
+            let deeds = Rc::clone(&theirs);
+            let guest: Box<dyn Program> = match guests {
+                Guests::Memory => Box::new(Modelled::new(number, seed, memory_pages, limit, deeds)),
+                Guests::Spaces => Box::new(Domains::new(number, seed, memory_pages, limit, deeds)),
+            };
+            guest
         });
         let nr_vms = 6 + random.u32(..5);
         lab.outside_mut().disk.reseed(random.u64(..));

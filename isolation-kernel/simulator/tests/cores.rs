@@ -3,6 +3,7 @@
 
 use simulator::errands::{Errand, Runner};
 use simulator::guest::rings;
+use simulator::trial::{self, Guests};
 use simulator::{Cpu, Fault, Lab, LabPlan, Op, Program};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -198,6 +199,6 @@ fn a_vm_that_moves_keeps_its_memory_and_gets_its_frames() {
 fn random_runs_of_memory_hold_on_several_cores() {
     for seed in 0..60 {
         let cores = 2 + u32::try_from(seed % 3).expect("small");
-        let _ = simulator::trial::run_on(seed, cores, None);
+        let _ = trial::run_on(seed, cores, Guests::Memory, None);
     }
 }

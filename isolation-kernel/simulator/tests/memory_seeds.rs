@@ -6,7 +6,7 @@
 //! | `FIRN_SEEDS=1000000 cargo test -p simulator --release --test memory_seeds` | so many |
 //! | `FIRN_SEED=17 cargo test -p simulator --test memory_seeds` | that one |
 
-use simulator::trial::{self, Outcome};
+use simulator::trial::{self, Guests, Outcome};
 use std::ops::Range;
 use std::panic::{catch_unwind, resume_unwind};
 
@@ -21,7 +21,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn run(seed: u64) -> Outcome {
-    match catch_unwind(|| trial::run(seed, None)) {
+    match catch_unwind(|| trial::run(seed, Guests::Memory, None)) {
         Ok(outcome) => outcome,
         Err(panic) => {
             eprintln!("seed {seed} fails; alone: FIRN_SEED={seed} cargo test -p simulator --test memory_seeds");
