@@ -180,6 +180,11 @@ fn bad_pointer() {
 }
 
 #[test]
+fn address_spaces() {
+    attack("address_spaces", &[case("", OK)]);
+}
+
+#[test]
 fn undefined_instruction() {
     attack("undefined_instruction", &[case("", OK)]);
 }

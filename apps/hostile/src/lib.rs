@@ -8,6 +8,7 @@
 //! | `privileged_instruction` | `name=` one of [`privileged::NAMES`] | exception: general protection, or illegal instruction |
 //! | `privileged_instruction` | `name=` one of [`privileged::HARMLESS`] | `ok`, status 0: without effect, or the same exceptions |
 //! | `bad_pointer` | | `ok`, status 0: each case has got its error code |
+//! | `address_spaces` | | `ok`, status 0: programs in address spaces of its own came back, each as it must |
 //! | `undefined_instruction` | | `ok`, status 0 |
 //! | `stack_overflow` | | memory violation: write below the stack, in the page at 0 |
 //! | `corrupt_ring` | `how=far` `backwards` `misaligned` `receive_far` | corrupt ring |
@@ -22,6 +23,8 @@
 pub mod frames;
 #[cfg(firn_guest)]
 pub mod privileged;
+#[cfg(firn_guest)]
+pub mod spaces;
 
 /// Says what did not go as it must, and ends the VM with status 1.
 #[cfg(firn_guest)]
