@@ -13,14 +13,21 @@ pub struct Page(pub [u8; 4096]);
 
 impl Page {
     /// Zeros.
-    pub const fn new() -> Self {
-        Self([0; 4096])
-    }
+    pub const ZERO: Self = Self([0; 4096]);
 
     /// Its number: memory is mapped as it is.
     pub fn number(&self) -> u32 {
-        page_of(&raw const *self as u64) as u32
+        page_number(&raw const *self as u64)
     }
+}
+
+/// The number of a page of a space.
+///
+/// # Panics
+/// If no space has it.
+#[must_use]
+pub fn page_number(at: u64) -> u32 {
+    u32::try_from(page_of(at)).expect("spaces are not so large")
 }
 
 /// Executes an instruction with three arguments. What a context may leave in the vector registers is lost.
@@ -66,7 +73,7 @@ pub fn invalidate(key: Key, pages: u64) -> Result<u64, InstructionError> {
 
 /// An entry for a page.
 pub fn entry(asid: u16, at: u64, page: &Page, rights: Rights) -> Entry {
-    Entry { key: Key { asid, page: page_of(at) as u32 }, physical: page.number(), rights }
+    Entry { key: Key { asid, page: page_number(at) }, physical: page.number(), rights }
 }
 
 /// Runs a context until it comes back.

@@ -6,10 +6,13 @@ hostile::only_in_a_vm!();
 
 #[cfg(firn_guest)]
 mod attack {
+    extern crate alloc;
+
+    use alloc::boxed::Box;
     use core::sync::atomic::Ordering;
     use hostile::failure;
     use hostile::frames::word;
-    use hostile::spaces::{Page, enter, entry, execute, invalidate, load};
+    use hostile::spaces::{Page, enter, entry, execute, invalidate, load, page_number};
     use libos::instruction::{Instruction, InstructionError as E, NO_DEADLINE};
     use virtual_isa::context::{Context, Exit, FLAGS};
     use virtual_isa::control::ENABLED;
@@ -42,18 +45,12 @@ mod attack {
     const RW: Rights = R.union(Rights::WRITE);
     const RX: Rights = R.union(Rights::EXECUTE);
 
-    static mut CODE_PAGE: Page = Page::new();
-    static mut DATA_PAGE: Page = Page::new();
-    static mut CONSTANT_PAGE: Page = Page::new();
-    static mut KERNELS_PAGE: Page = Page::new();
-    static mut OTHERS_PAGE: Page = Page::new();
-
     struct Pages {
-        code: &'static mut Page,
-        data: &'static mut Page,
-        constant: &'static mut Page,
-        kernels: &'static mut Page,
-        others: &'static mut Page,
+        code: Box<Page>,
+        data: Box<Page>,
+        constant: Box<Page>,
+        kernels: Box<Page>,
+        others: Box<Page>,
     }
 
     fn fill(page: &mut Page, bytes: &[u8]) {
@@ -76,7 +73,7 @@ mod attack {
 
     /// Runs a program in space 1 until it comes back.
     fn run(pages: &mut Pages, code: &[u8], context: Context) -> (Context, Exit) {
-        fill(pages.code, code);
+        fill(&mut pages.code, code);
         match enter(1, Right::User, NO_DEADLINE, &context) {
             Ok(came_back) => came_back,
             Err(e) => failure(format_args!("{context:x?} is refused: {e}")),
@@ -89,20 +86,20 @@ mod attack {
 
     fn map(pages: &Pages) {
         let entries = [
-            entry(1, CODE, pages.code, RX),
-            entry(1, DATA, pages.data, RW),
-            entry(1, CONSTANT, pages.constant, R),
-            entry(1, KERNELS, pages.kernels, RW.difference(Rights::USER)),
-            entry(2, OTHERS, pages.others, RW),
-            entry(1, FAR, pages.data, RW),
-            Entry { physical: (REGISTER_PAGE / 4096) as u32, ..entry(1, TIME, pages.data, R) },
+            entry(1, CODE, &pages.code, RX),
+            entry(1, DATA, &pages.data, RW),
+            entry(1, CONSTANT, &pages.constant, R),
+            entry(1, KERNELS, &pages.kernels, RW.difference(Rights::USER)),
+            entry(2, OTHERS, &pages.others, RW),
+            entry(1, FAR, &pages.data, RW),
+            Entry { physical: page_number(REGISTER_PAGE), ..entry(1, TIME, &pages.data, R) },
         ];
         expect("entries", load(&entries), Ok(0));
     }
 
     /// What is allowed goes on.
     fn use_space(pages: &mut Pages) {
-        fill(pages.constant, &0x1111_2222u64.to_le_bytes());
+        fill(&mut pages.constant, &0x1111_2222u64.to_le_bytes());
         let (after, exit) = run(pages, READ, at(CONSTANT));
         expect("a read", (exit, after.rax), (Exit::Instruction, 0x1111_2222));
         expect("its registers", (after.rip, after.rbx, after.r15, after.rdi), (CODE + 5, 0xb, 0xf, CONSTANT));
@@ -117,9 +114,9 @@ mod attack {
 
     /// Memory that is not the program's, or not for this.
     fn reach(pages: &mut Pages) {
-        let secret = 0x5ec2_e7u64;
-        fill(pages.kernels, &secret.to_le_bytes());
-        fill(pages.others, &secret.to_le_bytes());
+        let secret = 0x05ec_2e70u64;
+        fill(&mut pages.kernels, &secret.to_le_bytes());
+        fill(&mut pages.others, &secret.to_le_bytes());
         let (read, write, execute) = (Access::Read, Access::Write, Access::Execute);
         let none = [
             0,
@@ -167,7 +164,7 @@ mod attack {
         }
         let wild = run(pages, READ, at(0x8000_0000_0000)).1;
         expect("an address that is none", wild, Exit::Exception { exception: Exception::GeneralProtection, code: 0 });
-        expect("the secrets", (first_word(pages.kernels), first_word(pages.others)), (secret, secret));
+        expect("the secrets", (first_word(&pages.kernels), first_word(&pages.others)), (secret, secret));
     }
 
     /// Instructions that raise something.
@@ -201,7 +198,7 @@ mod attack {
         }
         // One instruction at a time, the system call included.
         let mut context = Context { rflags: FLAGS | 1 << 8, ..at(0) };
-        fill(pages.code, STEP);
+        fill(&mut pages.code, STEP);
         for rip in [CODE + 1, CODE + 2] {
             let (after, exit) =
                 enter(1, Right::User, NO_DEADLINE, &context).unwrap_or_else(|e| failure(format_args!("{e}")));
@@ -218,7 +215,7 @@ mod attack {
             expect("a system call", (exit, after.rax, after.rdi, after.rip), (Exit::Instruction, number, 1, CODE + 2));
         }
         // At kernel right they are performed, and entering another context is not permitted.
-        fill(pages.code, &[0x0f, 0x05, 0x0f, 0x0b]);
+        fill(&mut pages.code, &[0x0f, 0x05, 0x0f, 0x0b]);
         for (number, answer) in [(3, 0), (11, E::NotPermitted.to_word()), (77, E::UndefinedInstruction.to_word())] {
             let context = Context { rax: number, rsi: 0, ..at(u64::from(number == 11)) };
             let (after, exit) =
@@ -230,7 +227,7 @@ mod attack {
 
     /// Programs that do not come back by themselves.
     fn interrupt(pages: &mut Pages) {
-        fill(pages.code, SPIN);
+        fill(&mut pages.code, SPIN);
         for _ in 0..20 {
             let deadline = libos::time::Instant::now().as_nanos() + 300_000;
             let came_back = enter(1, Right::User, deadline, &at(0));
@@ -247,14 +244,14 @@ mod attack {
 
     /// What this kernel must not ask for.
     fn ask(pages: &Pages) {
-        let good = entry(1, DATA, pages.data, RW);
+        let good = entry(1, DATA, &pages.data, RW);
         let bad = [
             (Entry { physical: libos::registers().memory_pages, ..good }, E::BadAddress),
             (Entry { physical: u32::MAX, ..good }, E::BadAddress),
             (Entry { physical: 0, ..good }, E::BadAddress),
-            (Entry { physical: (CONTROL_PAGE / 4096) as u32, ..good }, E::BadAddress),
-            (Entry { physical: (REGISTER_PAGE / 4096) as u32, ..good }, E::BadAddress),
-            (Entry { physical: (IMAGE_BASE / 4096) as u32, ..good }, E::BadAddress),
+            (Entry { physical: page_number(CONTROL_PAGE), ..good }, E::BadAddress),
+            (Entry { physical: page_number(REGISTER_PAGE), ..good }, E::BadAddress),
+            (Entry { physical: page_number(IMAGE_BASE), ..good }, E::BadAddress),
             (Entry { rights: Rights::all(), ..good }, E::BadArgument),
             (Entry { rights: Rights::USER, ..good }, E::BadArgument),
             (Entry { key: Key { asid: 0, ..good.key }, ..good }, E::BadArgument),
@@ -283,15 +280,15 @@ mod attack {
 
     /// All spaces, more than the kernel has tables for, over a page that is given back again and again.
     fn play(pages: &mut Pages) {
-        fill(pages.code, READ);
+        fill(&mut pages.code, READ);
         for round in 0..3u64 {
             for asid in 1..=MAX_ASIDS {
                 // Far apart, so that each takes tables of its own.
                 let place = DATA + (u64::from(asid) << 30);
-                let entries = [entry(asid, CODE, pages.code, RX), entry(asid, place, pages.data, RW)];
+                let entries = [entry(asid, CODE, &pages.code, RX), entry(asid, place, &pages.data, RW)];
                 expect("entries", load(&entries), Ok(0));
                 let word = round << 32 | u64::from(asid);
-                fill(pages.data, &word.to_le_bytes());
+                fill(&mut pages.data, &word.to_le_bytes());
                 for wanted in [word, 0] {
                     let came_back = enter(asid, Right::User, NO_DEADLINE, &at(place));
                     expect(
@@ -315,16 +312,8 @@ mod attack {
 
     #[libos::main]
     async fn main() {
-        // SAFETY: this is the one place that has them.
-        let mut pages = unsafe {
-            Pages {
-                code: &mut *&raw mut CODE_PAGE,
-                data: &mut *&raw mut DATA_PAGE,
-                constant: &mut *&raw mut CONSTANT_PAGE,
-                kernels: &mut *&raw mut KERNELS_PAGE,
-                others: &mut *&raw mut OTHERS_PAGE,
-            }
-        };
+        let page = || Box::new(Page::ZERO);
+        let mut pages = Pages { code: page(), data: page(), constant: page(), kernels: page(), others: page() };
         // What this libOS waits for must not end a context that has something to show.
         word(ENABLED).store(0, Ordering::Release);
         map(&pages);
