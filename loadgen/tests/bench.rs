@@ -147,7 +147,7 @@ fn scenarios_are_listed() {
     let list = text(&output.stdout);
     assert!(list.lines().any(|line| line.starts_with("density ")), "{list}");
     assert!(list.lines().any(|line| line.starts_with("overcommit ")), "{list}");
-    for name in ["ablation", "fairness", "isolation", "scale", "switch"] {
+    for name in ["ablation", "fairness", "isolation", "scale", "switch", "tlb"] {
         assert!(list.lines().any(|line| line.starts_with(name)), "{name} in {list}");
     }
 }

@@ -56,13 +56,10 @@ pub unsafe fn execute(number: Instruction, words: [u64; 3]) -> Result<u64, Instr
 }
 
 /// Loads entries.
-pub fn load(entries: &[Entry]) -> Result<u64, InstructionError> {
-    let mut bytes = [[0; ENTRY_BYTES]; 64];
-    for (bytes, entry) in bytes.iter_mut().zip(entries) {
-        *bytes = entry.to_bytes();
-    }
+pub fn load<const N: usize>(entries: &[Entry; N]) -> Result<u64, InstructionError> {
+    let bytes: [[u8; ENTRY_BYTES]; N] = core::array::from_fn(|n| entries[n].to_bytes());
     // SAFETY: the kernel reads the list.
-    unsafe { execute(Instruction::TlbWrite, [bytes.as_ptr() as u64, entries.len() as u64, 0]) }
+    unsafe { execute(Instruction::TlbWrite, [bytes.as_ptr() as u64, N as u64, 0]) }
 }
 
 /// Drops entries.

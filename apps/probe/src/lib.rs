@@ -4,6 +4,9 @@
 //! with VM 1, or sends back what comes. All others sleep.
 #![cfg_attr(firn_guest, no_std)]
 
+#[cfg(firn_guest)]
+mod spaces;
+
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddr};
 use core::str::FromStr;
@@ -38,6 +41,8 @@ pub enum Error {
     NoAnswer,
     /// It can be measured in a VM only.
     NoVm,
+    /// The kernel has refused an instruction for address spaces, or a context has come back for another reason.
+    Space,
 }
 
 impl fmt::Display for Error {
@@ -47,6 +52,7 @@ impl fmt::Display for Error {
             Self::Network(e) => e.fmt(f),
             Self::NoAnswer => f.write_str("the other side does not answer"),
             Self::NoVm => f.write_str("virtual instructions are there in a VM only"),
+            Self::Space => f.write_str("an address space is not as it must be"),
         }
     }
 }
@@ -72,6 +78,14 @@ pub enum Mode {
     Yield,
     /// Datagrams to the other VM and back.
     Udp,
+    /// Contexts that come back at once, in one address space after the other.
+    Enter,
+    /// Pages of an address space for which there is no entry yet.
+    Miss,
+    /// Loading one entry.
+    WriteOne,
+    /// Loading 64 entries at once.
+    WriteMany,
 }
 
 impl FromStr for Mode {
@@ -82,6 +96,10 @@ impl FromStr for Mode {
             "null" => Ok(Self::Null),
             "yield" => Ok(Self::Yield),
             "udp" => Ok(Self::Udp),
+            "enter" => Ok(Self::Enter),
+            "miss" => Ok(Self::Miss),
+            "write1" => Ok(Self::WriteOne),
+            "write64" => Ok(Self::WriteMany),
             _ => Err(()),
         }
     }
@@ -93,6 +111,10 @@ impl fmt::Display for Mode {
             Self::Null => "null",
             Self::Yield => "yield",
             Self::Udp => "udp",
+            Self::Enter => "enter",
+            Self::Miss => "miss",
+            Self::WriteOne => "write1",
+            Self::WriteMany => "write64",
         })
     }
 }
@@ -106,6 +128,7 @@ pub async fn run() -> Result<(), Error> {
     let page = libos::registers();
     let took = match (page.vm, mode) {
         (FIRST, Mode::Null) => null(count)?,
+        (FIRST, Mode::Enter | Mode::Miss | Mode::WriteOne | Mode::WriteMany) => use_spaces(mode, count)?,
         (FIRST | SECOND, Mode::Yield) => take_turns(count).await,
         (FIRST, Mode::Udp) => {
             let socket = UdpSocket::bind(([0, 0, 0, 0], 0))?;
@@ -142,6 +165,24 @@ fn null(count: u32) -> Result<Duration, Error> {
 
 #[cfg(not(firn_guest))]
 fn null(_: u32) -> Result<Duration, Error> {
+    Err(Error::NoVm)
+}
+
+#[cfg(firn_guest)]
+fn use_spaces(mode: Mode, count: u32) -> Result<Duration, Error> {
+    let mut spaces = spaces::Spaces::new()?;
+    let begun = Instant::now();
+    match mode {
+        Mode::Enter => spaces.enter(count)?,
+        Mode::Miss => spaces.miss(count)?,
+        Mode::WriteMany => spaces.write::<64>(count)?,
+        _ => spaces.write::<1>(count)?,
+    }
+    Ok(begun.elapsed())
+}
+
+#[cfg(not(firn_guest))]
+fn use_spaces(_: Mode, _: u32) -> Result<Duration, Error> {
     Err(Error::NoVm)
 }
 
@@ -187,7 +228,7 @@ mod tests {
 
     #[test]
     fn modes_are_read_as_they_are_written() {
-        for mode in [Mode::Null, Mode::Yield, Mode::Udp] {
+        for mode in [Mode::Null, Mode::Yield, Mode::Udp, Mode::Enter, Mode::Miss, Mode::WriteOne, Mode::WriteMany] {
             assert_eq!(format!("{mode}").parse(), Ok(mode));
         }
         assert_eq!("tcp".parse::<Mode>(), Err(()));

@@ -15,6 +15,7 @@
 //! | [`overcommit`] | throughput when more is asked for than fits into memory |
 //! | [`scale`] | throughput with few and with many VMs, on one processor and on two |
 //! | [`switch`] | what the kernel's shortest paths take |
+//! | [`tlb`] | what address spaces of a VM's own take |
 
 pub mod ablation;
 pub mod churn;
@@ -27,6 +28,7 @@ pub mod overcommit;
 pub mod report;
 pub mod scale;
 pub mod switch;
+pub mod tlb;
 
 use crate::driver::{Driver, Session, write};
 use crate::fleet::Fleet;
@@ -49,6 +51,7 @@ pub const SCENARIOS: &[Scenario] = &[
     overcommit::SCENARIO,
     scale::SCENARIO,
     switch::SCENARIO,
+    tlb::SCENARIO,
 ];
 
 /// Name of the machines.

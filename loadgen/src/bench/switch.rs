@@ -19,7 +19,7 @@ pub const SCENARIO: Scenario =
     Scenario { name: "switch", about: "instructions of a virtual instruction, a switch, a datagram", run };
 
 /// How often each path is taken: what is not part of it is then less than an instruction for each time.
-const COUNT: u32 = 100_000;
+pub(super) const COUNT: u32 = 100_000;
 
 /// Instructions of the guest's own loop around a virtual instruction that does nothing.
 const LOOP: f64 = 6.0;
@@ -34,11 +34,11 @@ const DATAGRAM_BUDGET: f64 = 3000.0;
 
 /// What a path took.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-struct Sample {
+pub(super) struct Sample {
     /// Instructions from the first time to the last.
-    total: f64,
+    pub total: f64,
     /// What the supervisor says of the two VMs.
-    vms: [Value; 2],
+    pub vms: [Value; 2],
 }
 
 impl Sample {
@@ -47,7 +47,7 @@ impl Sample {
     }
 
     /// Instructions that are not the VMs' own.
-    fn in_kernel(&self) -> Option<f64> {
+    pub fn in_kernel(&self) -> Option<f64> {
         Some(self.total - self.sum("guest_ns")?)
     }
 }
@@ -66,7 +66,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     })
 }
 
-fn fleet(mode: &str) -> Fleet {
+pub(super) fn fleet(mode: &str) -> Fleet {
     Fleet {
         image: "probe".to_owned(),
         arguments: format!("mode={mode} count={COUNT}"),
@@ -75,7 +75,7 @@ fn fleet(mode: &str) -> Fleet {
     }
 }
 
-fn measure(bench: &Bench<'_>, mode: &str) -> Result<Sample, Failure> {
+pub(super) fn measure(bench: &Bench<'_>, mode: &str) -> Result<Sample, Failure> {
     let session = bench.boot(&fleet(mode))?;
     bench.driver.say(&format!("counting instructions: {mode}"));
     let firn = &bench.driver.firn;
