@@ -258,6 +258,18 @@ mod tests {
     }
 
     #[test]
+    fn a_full_tlb_takes_no_more_of_the_heap_than_is_said() {
+        let mut entries = Entries::new(Hash(5));
+        for page in 1..=u32::try_from(TLB_ENTRIES).unwrap() {
+            entries.reserve(1).unwrap();
+            entries.insert(entry(1, page, page));
+        }
+        assert!(entries.is_full());
+        // The caveats say how much.
+        assert!((100 << 10..=170 << 10).contains(&entries.bytes()), "{}", entries.bytes());
+    }
+
+    #[test]
     fn chance_comes_to_all() {
         let mut entries = Entries::new(Hash(3));
         assert_eq!(entries.any(), None);
