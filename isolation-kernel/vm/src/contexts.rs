@@ -73,7 +73,7 @@ impl<H: Hardware> Core<'_, H> {
     /// Runs a VM that has address spaces of its own until it sleeps, ends, or others have waited long enough.
     #[inline(never)]
     pub(crate) fn run_contexts(&mut self, vm: &mut Box<Vm<H>>) -> After {
-        let started = self.note_run(vm);
+        let started = self.note_time(vm);
         if let Err(after) = self.load_vm(vm) {
             return after;
         }
@@ -96,20 +96,33 @@ impl<H: Hardware> Core<'_, H> {
             let after = if vm.entered().is_some() {
                 self.handle_context(vm, exit, left.since(started))
             } else {
-                self.handle(vm, exit, left.since(started))
+                self.handle_own(vm, exit, left.since(started))
             };
             if exit == Exit::Interrupt {
                 // It has set the alarm as it is for all.
                 alarm = Nanos(0);
             }
             let after = self.unless_urgent(after);
-            now = self.note_run(vm);
+            now = self.note_time(vm);
             if !matches!(after, After::Resume | After::Enter) {
                 break after;
             }
         };
         self.hw.switch_from(vm.vector.get_or_insert_default());
         self.until_deadline(vm, after)
+    }
+
+    /// Handles an exit as if there were no contexts. A copy of its own: the one in the loop of all other VMs stays a part
+    /// of that loop.
+    #[inline(never)]
+    fn handle_own(&mut self, vm: &mut Vm<H>, exit: Exit, ran_ns: u64) -> After {
+        self.handle(vm, exit, ran_ns)
+    }
+
+    /// The same for the account.
+    #[inline(never)]
+    fn note_time(&mut self, vm: &mut Vm<H>) -> Nanos {
+        self.note_run(vm)
     }
 
     /// A context does not sleep beyond its deadline.
@@ -125,7 +138,7 @@ impl<H: Hardware> Core<'_, H> {
         vm.has_changed = true;
         let template = self.templates.get(vm.template as usize).ok_or(After::Sleep(Nanos::NEVER))?;
         let memory = vm.memory.as_mut().ok_or(After::Sleep(Nanos::NEVER))?;
-        let space = memory.prepare(&mut self.hw).map_err(|_| After::Starve)?;
+        let space = memory.prepare_current(&mut self.hw).map_err(|_| After::Starve)?;
         self.hw.switch_to(space, vm.vector.as_deref().unwrap_or(&template.vector));
         Ok(())
     }
@@ -134,7 +147,7 @@ impl<H: Hardware> Core<'_, H> {
     fn load_space(&mut self, vm: &mut Vm<H>) -> Result<(), After> {
         vm.has_changed = true;
         let memory = vm.memory.as_mut().ok_or(After::Sleep(Nanos::NEVER))?;
-        let space = memory.prepare(&mut self.hw).map_err(|_| After::Starve)?;
+        let space = memory.prepare_current(&mut self.hw).map_err(|_| After::Starve)?;
         self.hw.change_space(space);
         Ok(())
     }
@@ -146,7 +159,7 @@ impl<H: Hardware> Core<'_, H> {
         }
         let is_trusted = vm.entered().is_some_and(|entered| entered.right == Right::Kernel);
         match exit {
-            Exit::Instruction if is_trusted => return self.perform(vm),
+            Exit::Instruction if is_trusted => return self.handle_own(vm, exit, ran_ns),
             Exit::Instruction => {
                 vm.counters.instructions += 1;
                 vm.exit_context(&mut self.hw, ContextExit::Instruction);

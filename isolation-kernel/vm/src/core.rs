@@ -473,6 +473,7 @@ impl<'b, H: Hardware> Core<'b, H> {
     }
 
     /// Handles an exit of a VM that has run so long since it was dispatched.
+    #[inline(always)]
     pub(crate) fn handle(&mut self, vm: &mut Vm<H>, exit: Exit, ran_ns: u64) -> After {
         if !matches!(exit, Exit::PageFault { .. }) {
             vm.last_fault = None;

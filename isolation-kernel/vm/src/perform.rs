@@ -19,7 +19,7 @@ pub type Performed = Result<Result<u64, InstructionError>, After>;
 
 impl<H: Hardware> Core<'_, H> {
     /// Performs the virtual instruction in a VM's registers.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn perform(&mut self, vm: &mut Vm<H>) -> After {
         vm.counters.instructions += 1;
         if !vm.is_embryo

@@ -129,23 +129,32 @@ impl<S> Memory<S> {
         }
     }
 
-    /// Makes sure that there are the page tables that the VM is to run in.
+    /// Makes sure that there are page tables of a VM that makes no address spaces.
     ///
     /// # Errors
     /// If there is no page for them.
+    #[inline]
     pub fn prepare<H: Hardware<Space = S>>(&mut self, hw: &mut H) -> Result<&S, NoMemory> {
-        if own_tables(&mut self.space, &mut self.tlb).is_none() {
+        if self.space.is_none() {
             let space = hw.create_space()?;
             self.table_pages = hw.table_pages(&space);
-            match &mut self.tlb {
-                Some(tlb) => tlb.own = Some(space),
-                None => self.space = Some(space),
-            }
+            self.space = Some(space);
         }
-        match &mut self.tlb {
-            Some(tlb) => tlb.current(hw),
-            None => self.space.as_ref().ok_or(NoMemory),
+        self.space.as_ref().ok_or(NoMemory)
+    }
+
+    /// Makes sure that there are the page tables that a VM is to run in which makes address spaces.
+    ///
+    /// # Errors
+    /// If there is no page for them.
+    pub fn prepare_current<H: Hardware<Space = S>>(&mut self, hw: &mut H) -> Result<&S, NoMemory> {
+        let Some(tlb) = &mut self.tlb else { return Err(NoMemory) };
+        if tlb.own.is_none() {
+            let space = hw.create_space()?;
+            self.table_pages = hw.table_pages(&space);
+            tlb.own = Some(space);
         }
+        tlb.current(hw)
     }
 
     /// The TLB, made if there is none: the VM's own tables are with it from then on.
