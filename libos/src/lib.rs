@@ -28,6 +28,7 @@
 //! | [`arguments`] | the argument string |
 //! | [`memory`] | how much is left |
 //! | [`gate`] | the supervisor's operations |
+//! | [`mmu`] | address spaces of the program's own, for guests that are operating systems |
 //! | `instruction` | the virtual instructions themselves (in a VM only) |
 //!
 //! Every error becomes an [`Error`] by `?`.
@@ -46,6 +47,7 @@ pub mod gate;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod memory;
+pub mod mmu;
 pub mod net;
 pub mod packets;
 pub mod rand;
