@@ -3,10 +3,13 @@
 use crate::error::{Error, Result};
 use crate::image::{Written, convert};
 use crate::project::{Own, Project};
+use programs::Programs;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+mod programs;
 
 /// Target of guests: hardware floats on stable Rust; nothing of Linux or of its C library is linked.
 pub const GUEST_TARGET: &str = "x86_64-unknown-linux-musl";
@@ -17,9 +20,8 @@ pub const KERNEL_TARGET: &str = "x86_64-unknown-none";
 /// The app that every machine needs.
 pub const SUPERVISOR: &str = "supervisor";
 
-/// Flags of guests, but for the link script.
-const GUEST_FLAGS: [&str; 13] = [
-    "--cfg=firn_guest",
+/// Flags of guests and of their programs, but for what says which it is, and the link script.
+const FLAGS: [&str; 12] = [
     "-Clinker=rust-lld",
     "-Clinker-flavor=ld.lld",
     "-Clink-self-contained=no",
@@ -46,6 +48,8 @@ pub struct Apps {
     /// Whether the workspace is a service's project, which does not say how guests are compiled.
     is_own: bool,
     packages: BTreeMap<String, String>,
+    /// What guests run that are operating systems, by the guest's package.
+    programs: BTreeMap<String, Programs>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +62,8 @@ struct Package {
     name: String,
     manifest_path: PathBuf,
     targets: Vec<Target>,
+    #[serde(default)]
+    metadata: Option<programs::PackageMetadata>,
 }
 
 #[derive(Deserialize)]
@@ -78,9 +84,10 @@ impl Apps {
             images: project.images(),
             is_own: false,
             packages: BTreeMap::new(),
+            programs: BTreeMap::new(),
         };
         let metadata = metadata(&apps.root)?;
-        Ok(apps.with(&metadata, &project.root.join("apps")))
+        apps.with(&metadata, &project.root.join("apps"))
     }
 
     /// The programs of a service's project.
@@ -94,19 +101,24 @@ impl Apps {
             images: own.images(),
             is_own: true,
             packages: BTreeMap::new(),
+            programs: BTreeMap::new(),
         };
         let metadata = metadata(&apps.root)?;
-        Ok(apps.with(&metadata, &own.root))
+        apps.with(&metadata, &own.root)
     }
 
-    /// All binaries of packages in a folder.
-    fn with(mut self, metadata: &Metadata, folder: &Path) -> Self {
-        for package in metadata.packages.iter().filter(|p| p.manifest_path.starts_with(folder)) {
+    /// All binaries of packages in a folder, but for those that are programs of a guest.
+    fn with(mut self, metadata: &Metadata, folder: &Path) -> Result<Self> {
+        let is_guest = |p: &&Package| p.manifest_path.starts_with(folder) && !Programs::are(p, metadata);
+        for package in metadata.packages.iter().filter(is_guest) {
+            if let Some(programs) = Programs::of(package, metadata)? {
+                self.programs.insert(package.name.clone(), programs);
+            }
             for target in package.targets.iter().filter(|t| t.kind.iter().any(|kind| kind == "bin")) {
                 self.packages.insert(target.name.clone(), package.name.clone());
             }
         }
-        self
+        Ok(self)
     }
 
     /// Those of these names.
@@ -204,7 +216,7 @@ pub fn kernel(project: &Project, task: Task) -> Result<PathBuf> {
     Ok(project.kernel())
 }
 
-/// Builds the guests of a workspace or lints them.
+/// Builds the guests of a workspace or lints them, after the programs that are part of them.
 ///
 /// # Errors
 /// `Missing` without their target, `Failed` if they do not build.
@@ -213,15 +225,17 @@ pub fn guests(project: &Project, apps: &Apps, task: Task) -> Result<()> {
         return Ok(());
     }
     check_target(&apps.root, GUEST_TARGET)?;
-    let script = project.root.join("libos/guest.ld");
-    let mut flags: Vec<String> = GUEST_FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-    flags.push(format!("-Clink-arg=-T{}", script.display()));
+    let packages: BTreeSet<_> = apps.packages.values().collect();
+    for programs in packages.into_iter().filter_map(|package| apps.programs.get(package)) {
+        programs.build(project, apps, task)?;
+    }
     let mut command = cargo(&apps.root);
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags("firn_guest", &project.root.join("libos/guest.ld")));
+    command.env(programs::FOLDER, programs::folder(apps));
     let (verb, last) = task.arguments();
     command.args([verb, "--profile", "guest", "--target", GUEST_TARGET, "--target-dir"]).arg(&apps.target);
     if apps.is_own {
-        command.args(profile(&project.workspace_manifest()?));
+        command.args(profile("guest", &project.workspace_manifest()?));
     } else if task == Task::Lint {
         command.args(["--package", "libos", "--lib"]);
     }
@@ -231,10 +245,17 @@ pub fn guests(project: &Project, apps: &Apps, task: Task) -> Result<()> {
     run(command.args(last), "the guests")
 }
 
-/// The profile of guests, for a workspace whose manifest does not have it: Firn's.
-fn profile(manifest: &toml::Table) -> Vec<String> {
-    let guest = manifest.get("profile").and_then(|profiles| profiles.get("guest")).and_then(toml::Value::as_table);
-    let options = guest.into_iter().flatten().map(|(key, value)| format!("profile.guest.{key}={value}"));
+/// Flags of the compiler, as cargo wants them in its environment.
+fn flags(cfg: &str, script: &Path) -> String {
+    let mut flags = vec![format!("--cfg={cfg}"), format!("-Clink-arg=-T{}", script.display())];
+    flags.extend(FLAGS.iter().map(|flag| (*flag).to_owned()));
+    flags.join("\u{1f}")
+}
+
+/// A profile of guests, for a workspace whose manifest does not have it: Firn's.
+fn profile(name: &str, manifest: &toml::Table) -> Vec<String> {
+    let guest = manifest.get("profile").and_then(|profiles| profiles.get(name)).and_then(toml::Value::as_table);
+    let options = guest.into_iter().flatten().map(|(key, value)| format!("profile.{name}.{key}={value}"));
     options.flat_map(|option| ["--config".to_owned(), option]).collect()
 }
 
@@ -300,9 +321,10 @@ mod tests {
             images: format!("{root}/target/firn/images").into(),
             is_own,
             packages: BTreeMap::new(),
+            programs: BTreeMap::new(),
         };
         let folder = if is_own { root.to_owned() } else { format!("{root}/apps") };
-        apps.with(&serde_json::from_str(packages).unwrap(), Path::new(&folder))
+        apps.with(&serde_json::from_str(packages).unwrap(), Path::new(&folder)).unwrap()
     }
 
     fn firn() -> Apps {
@@ -359,7 +381,30 @@ mod tests {
     fn the_profile_of_guests_is_handed_on() {
         let manifest = "[profile.guest]\ninherits = \"release\"\nopt-level = 2\n".parse().unwrap();
         let expected = ["--config", "profile.guest.inherits=\"release\"", "--config", "profile.guest.opt-level=2"];
-        assert_eq!(profile(&manifest), expected);
-        assert!(profile(&toml::Table::new()).is_empty());
+        assert_eq!(profile("guest", &manifest), expected);
+        assert!(profile("program", &manifest).is_empty() && profile("guest", &toml::Table::new()).is_empty());
+    }
+
+    /// A guest that is an operating system, with its programs in a package beside it.
+    const SYSTEM: &str = r#"{"packages": [
+        {"name": "os", "manifest_path": "/w/apps/os/Cargo.toml", "targets": [{"name": "os", "kind": ["bin"]}],
+         "metadata": {"firn": {"programs": "os-programs"}}},
+        {"name": "os-programs", "manifest_path": "/w/apps/os/programs/Cargo.toml",
+         "targets": [{"name": "hello", "kind": ["bin"]}], "metadata": {"other": 1}}
+    ]}"#;
+
+    #[test]
+    fn programs_of_a_guest_are_no_guests() {
+        let apps = apps("/w", false, SYSTEM);
+        assert_eq!(names(&apps), ["os"]);
+        assert_eq!(apps.programs.keys().collect::<Vec<_>>(), ["os"]);
+        assert_eq!(programs::folder(&apps), Path::new("/w/target/program/x86_64-unknown-linux-musl/program"));
+    }
+
+    #[test]
+    fn programs_that_are_not_there_are_named() {
+        let metadata = serde_json::from_str(&SYSTEM.replace("\"os-programs\"}}", "\"nothing\"}}")).unwrap();
+        let message = firn().with(&metadata, Path::new("/w/apps")).unwrap_err().to_string();
+        assert!(message.contains("/w/apps/os/Cargo.toml") && message.contains("\"nothing\""), "{message}");
     }
 }
