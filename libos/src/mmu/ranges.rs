@@ -87,7 +87,8 @@ mod tests {
     use proptest::prelude::*;
     use std::vec::Vec;
 
-    const PAGES: u64 = 40;
+    const PAGES: usize = 40;
+    const END: u64 = PAGES as u64;
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -97,7 +98,7 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let pages = (0..PAGES, 0..PAGES / 2).prop_map(|(start, length)| start..(start + length).min(PAGES));
+        let pages = (0..END, 0..END / 2).prop_map(|(start, length)| start..(start + length).min(END));
         prop_oneof![
             (pages.clone(), any::<u8>()).prop_map(|(pages, value)| Step::Insert(pages, value)),
             pages.clone().prop_map(Step::Remove),
@@ -109,7 +110,7 @@ mod tests {
         #[test]
         fn agrees_with_an_array_of_pages(steps in proptest::collection::vec(step(), 0..60)) {
             let mut ranges = Ranges::new();
-            let mut model = [None::<u8>; PAGES as usize];
+            let mut model = [None::<u8>; PAGES];
             let at = |pages: &Range<u64>| usize::try_from(pages.start).unwrap()..usize::try_from(pages.end).unwrap();
             for step in steps {
                 match step {
@@ -132,10 +133,10 @@ mod tests {
                         }
                     }
                 }
-                let found: Vec<_> = (0..PAGES).map(|page| ranges.get(page).map(|(_, &value)| value)).collect();
+                let found: Vec<_> = (0..END).map(|page| ranges.get(page).map(|(_, &value)| value)).collect();
                 prop_assert_eq!(&found[..], &model[..]);
-                for start in 0..PAGES {
-                    let pages = start..(start + 7).min(PAGES);
+                for start in 0..END {
+                    let pages = start..(start + 7).min(END);
                     let values = &model[at(&pages)];
                     prop_assert_eq!(ranges.covers(&pages), values.iter().all(Option::is_some));
                     prop_assert_eq!(ranges.overlaps(&pages), values.iter().any(Option::is_some));
