@@ -66,12 +66,12 @@ fn take_timer() {
 
 /// Runs a thread until it comes back.
 pub(super) fn enter(asid: u16, right: Right, deadline_ns: u64, thread: &mut Thread) -> Result<Exit, InstructionError> {
-    let place = (CONTROL_PAGE as usize + CONTEXT) as *mut [u64; CONTEXT_WORDS];
+    let place = (CONTROL_PAGE as *mut u8).wrapping_add(CONTEXT).cast::<[u64; CONTEXT_WORDS]>();
     // SAFETY: these words of the control page are there and aligned, and nobody else uses them.
     unsafe { place.write_volatile(thread.registers.to_words()) };
     let result = switch(asid, right, deadline_ns, &mut thread.vectors);
     InstructionError::read(result)?;
-    let exit = (CONTROL_PAGE as usize + EXIT) as *const [u64; EXIT_WORDS];
+    let exit = (CONTROL_PAGE as *const u8).wrapping_add(EXIT).cast::<[u64; EXIT_WORDS]>();
     // SAFETY: as above; the kernel has written them before the instruction ended.
     let (words, exit) = unsafe { (place.read_volatile(), exit.read_volatile()) };
     thread.registers = Context::from_words(words);
