@@ -1,6 +1,7 @@
 //! Address spaces that a VM makes: what a context sees, and how it comes back.
 
 use simulator::bundle::{DATA, TEXT, fill_of};
+use simulator::errands::noise;
 use simulator::script::*;
 use simulator::{Cpu, Fault, LabPlan, Op};
 use std::cell::Cell;
@@ -409,4 +410,33 @@ fn a_vm_that_is_paused_and_parked_in_a_context_goes_on_in_it() {
     lab.until("it to be parked", |lab| lab.status().parked_on_disk == 1);
     lab.ask(Operation::Start { vm: 1 }).expect("it can be started");
     finish(&mut lab, &is_done);
+}
+
+#[test]
+fn a_list_that_is_on_disk_is_waited_for() {
+    let sleep = || {
+        step(|cpu| {
+            cpu.set_control(control::ENABLED, Pending::RECEIVE.bits())?;
+            cpu.set_control(control::PENDING, 0)?;
+            Ok(Op::call(Instruction::Idle, &[NO_DEADLINE]))
+        })
+    };
+    let rights = entry(1, AT, PAGE, RW);
+    let fill = |n: u32| step(move |cpu| cpu.write(address(PAGE + n), &noise(n.into())).map(|()| Op::Compute));
+    let mut own: Vec<Step> = (2..8).map(fill).collect();
+    own.push(step(move |cpu| cpu.write(LIST, &rights.to_bytes()).map(|()| Op::Compute)));
+    // What it has not used since it woke last goes to disk alone when it is parked again.
+    own.extend([sleep(), sleep()]);
+    own.extend([call(Instruction::TlbWrite, [LIST, 1, 0]), answers(Ok(0))]);
+    // The frame that woke it ends no context.
+    own.push(step(|cpu| cpu.set_control(control::ENABLED, 0).map(|()| Op::Compute)));
+    own.extend([enter(1), comes_back(Exit::Instruction)]);
+    let (mut lab, is_done) = start(LabPlan::new(1024).disk(1000), own, vec![write(AT, 0x61), leave()]);
+    for _ in 0..2 {
+        lab.until_state(1, VmState::Idle);
+        lab.park_fully(1, Tier::Disk);
+        lab.frame_to(1, 60, 1);
+    }
+    finish(&mut lab, &is_done);
+    assert!(lab.inspect(1).counters.faults_disk > 0, "the list was not on disk");
 }

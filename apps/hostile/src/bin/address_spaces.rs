@@ -41,6 +41,9 @@ mod attack {
     const MISALIGNED: &[u8] = &[0x8b, 0x47, 0x01, 0x0f, 0x05]; // mov eax, [rdi + 1]; syscall
     const VECTOR: &[u8] = &[0x66, 0x48, 0x0f, 0x6e, 0xc0, 0x0f, 0x05]; // movq xmm0, rax; syscall
 
+    const LOAD_SEGMENT: &[u8] = &[0x8e, 0xd8, 0x0f, 0x05]; // mov ds, eax; syscall
+    const READ_SEGMENT: &[u8] = &[0x8c, 0xd8, 0x0f, 0x05]; // mov eax, ds; syscall
+
     const R: Rights = Rights::READ.union(Rights::USER);
     const RW: Rights = R.union(Rights::WRITE);
     const RX: Rights = R.union(Rights::EXECUTE);
@@ -110,6 +113,10 @@ mod attack {
         let (after, _) = run(pages, READ, at(TIME));
         expect("the register page", after.rax, REGISTER_MAGIC);
         run(pages, VECTOR, at(0));
+        // The one data segment there is: no program tells another anything by it.
+        run(pages, LOAD_SEGMENT, Context { rax: 0x1b, ..at(0) });
+        let (after, _) = run(pages, READ_SEGMENT, at(0));
+        expect("a data segment register", (after.rax, after.rip), (0, CODE + 4));
     }
 
     /// Memory that is not the program's, or not for this.
