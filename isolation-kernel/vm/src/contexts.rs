@@ -241,16 +241,25 @@ impl<H: Hardware> Core<'_, H> {
     /// Loads the entries that a guest names.
     #[inline(never)]
     pub(crate) fn tlb_write(&mut self, vm: &mut Vm<H>, range: Allegation) -> Performed {
+        let loaded = self.load_list(vm, range);
+        if loaded != Ok(Err(InstructionError::Busy)) {
+            return loaded;
+        }
+        // Part of the list is not in memory.
         if let Err(refused) = self.need(vm, range, Access::Read) {
             return refused;
         }
+        self.load_list(vm, range)
+    }
+
+    fn load_list(&mut self, vm: &mut Vm<H>, range: Allegation) -> Performed {
         if range.length <= (FEW_ENTRIES * ENTRY_BYTES) as u64 {
             return self.load_entries::<FEW_ENTRIES>(vm, range);
         }
         self.load_entries::<MAX_TLB_WRITE>(vm, range)
     }
 
-    /// Loads at most `N` entries that are in memory.
+    /// Loads at most `N` entries. `Busy` if they are not in memory.
     fn load_entries<const N: usize>(&mut self, vm: &mut Vm<H>, range: Allegation) -> Performed {
         let mut bytes = [[0; ENTRY_BYTES]; N];
         let length = usize::try_from(range.length).unwrap_or(usize::MAX);

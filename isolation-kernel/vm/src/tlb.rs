@@ -100,7 +100,7 @@ impl<S> Tlb<S> {
     /// What the entries say of an access at a right.
     pub fn look(&self, key: Key, right: Right, access: virtual_isa::exception::Access) -> Found {
         use virtual_isa::tlb::Rights as R;
-        let Some(&entry) = self.entries.find(key).and_then(|at| self.entries.get(at)) else { return Found::Miss };
+        let Some(entry) = self.entries.find(key).and_then(|at| self.entries.get(at)) else { return Found::Miss };
         let is_visible = right == Right::Kernel || entry.rights.contains(R::USER);
         if is_visible && entry.rights.allow(access) { Found::Entry(entry) } else { Found::Protection }
     }
@@ -113,16 +113,17 @@ impl<S> Tlb<S> {
         self.entries.reserve(count)
     }
 
-    /// Loads an entry, instead of the one for its key. Room was reserved.
-    pub fn load<H: Hardware<Space = S>>(&mut self, hw: &mut H, entry: Entry) {
-        if let Some(at) = self.entries.find(entry.key) {
-            self.remove(hw, at, false);
-        } else if self.entries.is_full()
-            && let Some(at) = self.entries.any()
-        {
-            self.remove(hw, at, false);
+    /// Loads an entry, instead of the one for its key, or of any if there is no room. Room in the kernel's heap was
+    /// reserved.
+    pub fn load<H: Hardware<Space = S>>(&mut self, hw: &mut H, entry: &Entry) {
+        let place = match self.entries.find(entry.key) {
+            None if self.entries.is_full() => self.entries.any(),
+            place => place,
+        };
+        let Some(at) = place else { return self.entries.insert(entry) };
+        if let Some((old, views)) = self.entries.replace(at, entry) {
+            unmap(&mut self.composed, hw, old.key, views);
         }
-        self.entries.insert(entry);
     }
 
     /// Removes an entry, and what tables have of it unless that is to be forgotten.

@@ -190,7 +190,7 @@ impl<S> Memory<S> {
         entries.iter().try_for_each(|entry| self.check_entry(shared, entry))?;
         let tlb = self.need_tlb();
         tlb.reserve(entries.len()).map_err(|NoMemory| InstructionError::NoMemory)?;
-        entries.iter().for_each(|&entry| tlb.load(hw, entry));
+        entries.iter().for_each(|entry| tlb.load(hw, entry));
         Ok(())
     }
 

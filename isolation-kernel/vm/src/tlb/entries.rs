@@ -1,11 +1,12 @@
 //! The entries of a TLB: found by their key, and by the physical page that they are for.
 
-use crate::map::{Key as Hash, Map, Mix};
+use crate::map::{Key as Hash, Mix};
 use alloc::vec::Vec;
-use core::hash::Hasher;
+use core::hash::{BuildHasher, Hasher};
 use hal::NoMemory;
+use hashbrown::HashTable;
 use virtual_isa::limits::TLB_ENTRIES;
-use virtual_isa::tlb::{Entry, Key, Right};
+use virtual_isa::tlb::{Entry, Key, Right, Rights};
 
 /// No entry.
 const NONE: u16 = u16::MAX;
@@ -31,31 +32,71 @@ impl Views {
     }
 }
 
-/// An entry, and its neighbours in the list of those that are for the same physical page.
+/// An entry in few bytes, and its neighbours in the list of those that are for the same physical page.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    entry: Entry,
-    views: Views,
+    page: u32,
+    physical: u32,
+    asid: u16,
     next: u16,
     before: u16,
+    rights: u8,
+    views: Views,
+}
+
+const _: () = assert!(size_of::<Slot>() == 16);
+
+impl Slot {
+    fn new(entry: &Entry) -> Self {
+        let &Entry { key: Key { asid, page }, physical, rights } = entry;
+        // All bits that there are fit.
+        let rights = u8::try_from(rights.bits()).unwrap_or(0);
+        Self { page, physical, asid, next: NONE, before: NONE, rights, views: Views::default() }
+    }
+
+    const fn key(&self) -> Key {
+        Key { asid: self.asid, page: self.page }
+    }
+
+    const fn entry(&self) -> Entry {
+        Entry { key: self.key(), physical: self.physical, rights: Rights::from_bits_truncate(self.rights as u64) }
+    }
 }
 
 /// The entries, without holes: whichever is last takes the place of one that goes.
 #[derive(Debug)]
 pub struct Entries {
     slots: Vec<Slot>,
-    by_key: Map<u64, u16>,
-    /// The first entry for each physical page.
-    by_physical: Map<u32, u16>,
+    /// Places of entries, by their keys.
+    by_key: HashTable<u16>,
+    /// Places of the first entries for each physical page.
+    by_physical: HashTable<u16>,
+    hash: Hash,
     /// What chooses who makes room.
     chance: u64,
 }
 
+fn hash_of_key(hash: Hash, key: Key) -> u64 {
+    let mut mix = hash.build_hasher();
+    mix.write_u64(key.to_word());
+    mix.finish()
+}
+
+fn hash_of_physical(hash: Hash, physical: u32) -> u64 {
+    let mut mix = hash.build_hasher();
+    mix.write_u32(physical);
+    mix.finish()
+}
+
+/// A hash of what is at a place, for a table that grows.
+fn rehash<'a>(slots: &'a [Slot], hash: impl Fn(&Slot) -> u64 + 'a) -> impl Fn(&u16) -> u64 + 'a {
+    move |&at| slots.get(usize::from(at)).map_or(0, &hash)
+}
+
 impl Entries {
     /// None.
-    pub fn new(hash: Hash) -> Self {
-        let (by_key, by_physical) = (Map::with_hasher(hash), Map::with_hasher(hash));
-        Self { slots: Vec::new(), by_key, by_physical, chance: hash.0 }
+    pub const fn new(hash: Hash) -> Self {
+        Self { slots: Vec::new(), by_key: HashTable::new(), by_physical: HashTable::new(), hash, chance: hash.0 }
     }
 
     /// How many there are.
@@ -74,31 +115,35 @@ impl Entries {
         slots.saturating_add(self.by_key.allocation_size()).saturating_add(self.by_physical.allocation_size())
     }
 
-    /// Makes room for so many more, as far as there can be more at all.
+    /// Makes room for so many to be added, or put in the place of others.
     ///
     /// # Errors
     /// If the kernel's heap has none.
     pub fn reserve(&mut self, count: usize) -> Result<(), NoMemory> {
         let more = count.min(TLB_ENTRIES.saturating_sub(self.len()));
         self.slots.try_reserve(more).map_err(|_| NoMemory)?;
-        self.by_key.try_reserve(more).map_err(|_| NoMemory)?;
-        self.by_physical.try_reserve(more).map_err(|_| NoMemory)
+        let (slots, hash) = (&self.slots, self.hash);
+        let of_key = rehash(slots, |slot| hash_of_key(hash, slot.key()));
+        self.by_key.try_reserve(count, of_key).map_err(|_| NoMemory)?;
+        let of_physical = rehash(slots, |slot| hash_of_physical(hash, slot.physical));
+        self.by_physical.try_reserve(count, of_physical).map_err(|_| NoMemory)
     }
 
     /// Where the entry for a key is.
     pub fn find(&self, key: Key) -> Option<u16> {
-        self.by_key.get(&key.to_word()).copied()
+        let is_it = |&at: &u16| self.slots.get(usize::from(at)).is_some_and(|slot| slot.key() == key);
+        self.by_key.find(hash_of_key(self.hash, key), is_it).copied()
     }
 
     /// The entry at a place.
-    pub fn get(&self, at: u16) -> Option<&Entry> {
-        self.slots.get(usize::from(at)).map(|slot| &slot.entry)
+    pub fn get(&self, at: u16) -> Option<Entry> {
+        self.slots.get(usize::from(at)).map(Slot::entry)
     }
 
     /// Where the first entry from a place on is of which this is true.
     pub fn position(&self, from: u16, is_it: impl Fn(Key) -> bool) -> Option<u16> {
         let rest = self.slots.get(usize::from(from)..)?;
-        let at = rest.iter().position(|slot| is_it(slot.entry.key))?;
+        let at = rest.iter().position(|slot| is_it(slot.key()))?;
         u16::try_from(at).ok()?.checked_add(from)
     }
 
@@ -117,42 +162,106 @@ impl Entries {
     }
 
     /// Adds an entry, whose key has none, and for which room was [reserved](Self::reserve).
-    pub fn insert(&mut self, entry: Entry) {
+    pub fn insert(&mut self, entry: &Entry) {
         let Ok(at) = u16::try_from(self.slots.len()) else { return };
-        let next = self.by_physical.insert(entry.physical, at).unwrap_or(NONE);
-        if let Some(slot) = self.slots.get_mut(usize::from(next)) {
-            slot.before = at;
+        self.slots.push(Slot::new(entry));
+        self.add_key(at, entry.key);
+        self.link(at, entry.physical);
+    }
+
+    /// Puts an entry in the place of another one; its own key has none, or is that one's. Room was
+    /// [reserved](Self::reserve). Returns what was there, and which tables may have it.
+    pub fn replace(&mut self, at: u16, entry: &Entry) -> Option<(Entry, Views)> {
+        let slot = self.slots.get_mut(usize::from(at))?;
+        let (old, views) = (slot.entry(), slot.views);
+        let is_same_page = old.physical == entry.physical;
+        if is_same_page && old.key == entry.key {
+            *slot = Slot { next: slot.next, before: slot.before, ..Slot::new(entry) };
+            return Some((old, views));
         }
-        self.slots.push(Slot { entry, views: Views::default(), next, before: NONE });
-        self.by_key.insert(entry.key.to_word(), at);
+        self.remove_key(at, old.key);
+        self.unlink(at);
+        if let Some(slot) = self.slots.get_mut(usize::from(at)) {
+            *slot = Slot::new(entry);
+        }
+        self.add_key(at, entry.key);
+        self.link(at, entry.physical);
+        Some((old, views))
     }
 
     /// Removes the entry at a place. Returns it, and which tables may have it.
     pub fn remove(&mut self, at: u16) -> Option<(Entry, Views)> {
-        let &Slot { entry, views, next, before } = self.slots.get(usize::from(at))?;
-        self.by_key.remove(&entry.key.to_word());
-        self.point(before, next, entry.physical);
+        let slot = self.slots.get(usize::from(at))?;
+        let (old, views) = (slot.entry(), slot.views);
+        self.remove_key(at, old.key);
+        self.unlink(at);
+        let last = u16::try_from(self.slots.len().saturating_sub(1)).unwrap_or(NONE);
+        if at != last
+            && let Some(&moved) = self.slots.get(usize::from(last))
+        {
+            // Who was last is there from now on: its key and its neighbours have to know.
+            let (key, physical) = (hash_of_key(self.hash, moved.key()), hash_of_physical(self.hash, moved.physical));
+            rename(&mut self.by_key, key, last, at);
+            match self.slots.get_mut(usize::from(moved.before)) {
+                Some(before) => before.next = at,
+                None => rename(&mut self.by_physical, physical, last, at),
+            }
+            if let Some(next) = self.slots.get_mut(usize::from(moved.next)) {
+                next.before = at;
+            }
+        }
+        self.slots.swap_remove(usize::from(at));
+        Some((old, views))
+    }
+
+    fn add_key(&mut self, at: u16, key: Key) {
+        let (slots, hash) = (&self.slots, self.hash);
+        let of_key = rehash(slots, |slot| hash_of_key(hash, slot.key()));
+        self.by_key.insert_unique(hash_of_key(hash, key), at, of_key);
+    }
+
+    fn remove_key(&mut self, at: u16, key: Key) {
+        if let Ok(entry) = self.by_key.find_entry(hash_of_key(self.hash, key), |&other| other == at) {
+            entry.remove();
+        }
+    }
+
+    /// Puts the entry at a place in front of the list of its physical page.
+    fn link(&mut self, at: u16, physical: u32) {
+        let (slots, hash) = (&self.slots, self.hash);
+        let is_it = |&first: &u16| slots.get(usize::from(first)).is_some_and(|slot| slot.physical == physical);
+        let place = hash_of_physical(hash, physical);
+        let first = match self.by_physical.find_mut(place, is_it) {
+            Some(first) => core::mem::replace(first, at),
+            None => {
+                let of_physical = rehash(slots, |slot| hash_of_physical(hash, slot.physical));
+                self.by_physical.insert_unique(place, at, of_physical);
+                NONE
+            }
+        };
+        if let Some(slot) = self.slots.get_mut(usize::from(at)) {
+            slot.next = first;
+        }
+        if let Some(slot) = self.slots.get_mut(usize::from(first)) {
+            slot.before = at;
+        }
+    }
+
+    /// Takes the entry at a place out of the list of its physical page.
+    fn unlink(&mut self, at: u16) {
+        let Some(&Slot { physical, next, before, .. }) = self.slots.get(usize::from(at)) else { return };
         if let Some(slot) = self.slots.get_mut(usize::from(next)) {
             slot.before = before;
         }
-        self.slots.swap_remove(usize::from(at));
-        // Who was last is there now: its neighbours and its key have to know.
-        if let Some(&Slot { entry: moved, next, before, .. }) = self.slots.get(usize::from(at)) {
-            self.by_key.insert(moved.key.to_word(), at);
-            self.point(before, at, moved.physical);
-            if let Some(slot) = self.slots.get_mut(usize::from(next)) {
-                slot.before = at;
-            }
+        if let Some(slot) = self.slots.get_mut(usize::from(before)) {
+            slot.next = next;
+            return;
         }
-        Some((entry, views))
-    }
-
-    /// Lets what comes before a place in the list of a physical page lead to another place.
-    fn point(&mut self, before: u16, to: u16, physical: u32) {
-        match self.slots.get_mut(usize::from(before)) {
-            Some(slot) => slot.next = to,
-            None if to == NONE => drop(self.by_physical.remove(&physical)),
-            None => drop(self.by_physical.insert(physical, to)),
+        let place = hash_of_physical(self.hash, physical);
+        if next != NONE {
+            rename(&mut self.by_physical, place, at, next);
+        } else if let Ok(entry) = self.by_physical.find_entry(place, |&first| first == at) {
+            entry.remove();
         }
     }
 
@@ -165,16 +274,26 @@ impl Entries {
 
     /// The entries for a physical page and the tables that may have them. `forget` says that they do no more.
     pub fn each_of(&mut self, physical: u32, forget: bool, mut see: impl FnMut(Key, Views)) {
-        let mut at = self.by_physical.get(&physical).copied().unwrap_or(NONE);
-        while let Some(slot) = self.slots.get_mut(usize::from(at)) {
+        let slots = &mut self.slots;
+        let is_it = |&first: &u16| slots.get(usize::from(first)).is_some_and(|slot| slot.physical == physical);
+        let first = self.by_physical.find(hash_of_physical(self.hash, physical), is_it);
+        let mut at = first.copied().unwrap_or(NONE);
+        while let Some(slot) = slots.get_mut(usize::from(at)) {
             if slot.views.is_any() {
-                see(slot.entry.key, slot.views);
+                see(slot.key(), slot.views);
                 if forget {
                     slot.views = Views::default();
                 }
             }
             at = slot.next;
         }
+    }
+}
+
+/// Puts another place where one was.
+fn rename(table: &mut HashTable<u16>, hash: u64, from: u16, to: u16) {
+    if let Some(at) = table.find_mut(hash, |&at| at == from) {
+        *at = to;
     }
 }
 
@@ -192,14 +311,15 @@ mod tests {
     /// What the lists say of each physical page, and whether they hang together.
     fn by_physical(entries: &Entries) -> BTreeMap<u32, Vec<Key>> {
         let mut all = BTreeMap::new();
-        for (&physical, &first) in &entries.by_physical {
+        for &first in &entries.by_physical {
+            let physical = entries.slots[usize::from(first)].physical;
             let (mut before, mut at) = (NONE, first);
             let mut keys = Vec::new();
             while at != NONE {
                 let slot = &entries.slots[usize::from(at)];
-                assert_eq!((slot.before, slot.entry.physical), (before, physical));
+                assert_eq!((slot.before, slot.physical), (before, physical));
                 assert!(keys.len() < entries.len(), "a list without end");
-                keys.push(slot.entry.key);
+                keys.push(slot.key());
                 (before, at) = (at, slot.next);
             }
             keys.sort_unstable();
@@ -217,20 +337,34 @@ mod tests {
             let mut model = BTreeMap::new();
             for (asid, page, physical, is_load) in steps {
                 let entry = entry(asid, page, physical);
-                if let Some(at) = entries.find(entry.key) {
-                    prop_assert_eq!(entries.remove(at).map(|(e, _)| e), model.remove(&entry.key));
-                } else {
-                    prop_assert!(!model.contains_key(&entry.key));
-                }
-                if is_load {
-                    entries.reserve(1).unwrap();
-                    entries.insert(entry);
-                    model.insert(entry.key, entry);
+                entries.reserve(1).unwrap();
+                match entries.find(entry.key) {
+                    Some(at) if is_load => {
+                        let old = entries.replace(at, &entry).map(|(e, _)| e);
+                        prop_assert_eq!(old, model.insert(entry.key, entry));
+                    }
+                    Some(at) => prop_assert_eq!(entries.remove(at).map(|(e, _)| e), model.remove(&entry.key)),
+                    None => {
+                        prop_assert!(!model.contains_key(&entry.key));
+                        match entries.any() {
+                            // As if there were no room.
+                            Some(at) if is_load && entries.len() >= 12 => {
+                                let old = entries.replace(at, &entry).unwrap().0;
+                                prop_assert_eq!(model.remove(&old.key), Some(old));
+                                model.insert(entry.key, entry);
+                            }
+                            _ if is_load => {
+                                entries.insert(&entry);
+                                model.insert(entry.key, entry);
+                            }
+                            _ => {}
+                        }
+                    }
                 }
                 prop_assert_eq!(entries.len(), model.len());
                 for (&key, expected) in &model {
                     let at = entries.find(key);
-                    prop_assert_eq!(at.and_then(|at| entries.get(at)), Some(expected));
+                    prop_assert_eq!(at.and_then(|at| entries.get(at)), Some(*expected));
                 }
                 let mut expected: BTreeMap<u32, Vec<Key>> = BTreeMap::new();
                 for e in model.values() {
@@ -246,7 +380,7 @@ mod tests {
         let mut entries = Entries::new(Hash(1));
         entries.reserve(3).unwrap();
         for (asid, page) in [(1, 5), (2, 6), (3, 7)] {
-            entries.insert(entry(asid, page, 9));
+            entries.insert(&entry(asid, page, 9));
         }
         let at = entries.find(Key { asid: 2, page: 6 }).unwrap();
         entries.note_mapped(at, Right::Kernel);
@@ -262,11 +396,16 @@ mod tests {
         let mut entries = Entries::new(Hash(5));
         for page in 1..=u32::try_from(TLB_ENTRIES).unwrap() {
             entries.reserve(1).unwrap();
-            entries.insert(entry(1, page, page));
+            entries.insert(&entry(1, page, page));
         }
         assert!(entries.is_full());
+        for page in 1..20_000 {
+            entries.reserve(64).unwrap();
+            let at = entries.any().unwrap();
+            entries.replace(at, &entry(2, page, page));
+        }
         // The caveats say how much.
-        assert!((100 << 10..=170 << 10).contains(&entries.bytes()), "{}", entries.bytes());
+        assert!((50 << 10..=80 << 10).contains(&entries.bytes()), "{}", entries.bytes());
     }
 
     #[test]
@@ -274,7 +413,7 @@ mod tests {
         let mut entries = Entries::new(Hash(3));
         assert_eq!(entries.any(), None);
         entries.reserve(8).unwrap();
-        (1..=8).for_each(|page| entries.insert(entry(1, page, page)));
+        (1..=8).for_each(|page| entries.insert(&entry(1, page, page)));
         let mut seen = [false; 8];
         (0..200).for_each(|_| seen[usize::from(entries.any().unwrap())] = true);
         assert_eq!(seen, [true; 8]);
