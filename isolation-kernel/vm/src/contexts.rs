@@ -4,7 +4,7 @@
 //! See the ISA reference for the state in which a context ends.
 
 use crate::core::{After, Core};
-use crate::decode::{Allegation, Entering, Pages};
+use crate::decode::{Allegation, Entering, Pages, SpacesRequest, decode_spaces};
 use crate::memory::{Absent, Mapped, Memory};
 use crate::perform::{Performed, SYSCALL_BYTES};
 use crate::tlb::{Entered, Found};
@@ -216,9 +216,28 @@ impl<H: Hardware> Core<'_, H> {
         }
     }
 
-    /// Lets a VM run the context in its control page.
+    /// Performs a virtual instruction for address spaces.
     #[inline(never)]
-    pub(crate) fn enter_context(&mut self, vm: &mut Vm<H>, entering: Entering) -> Result<(), InstructionError> {
+    pub(crate) fn perform_spaces(&mut self, vm: &mut Vm<H>) -> After {
+        let performed = match decode_spaces(&vm.registers) {
+            Err(e) => Ok(Err(e)),
+            Ok(SpacesRequest::Write(range)) => self.tlb_write(vm, range),
+            Ok(SpacesRequest::Invalidate(pages)) => Ok(Ok(self.tlb_invalidate(vm, pages))),
+            Ok(SpacesRequest::Enter(entering)) => match self.enter_context(vm, entering) {
+                Ok(()) => return After::Enter,
+                Err(e) => Ok(Err(e)),
+            },
+        };
+        match performed {
+            Ok(Ok(value)) => vm.registers.rax = value,
+            Ok(Err(e)) => vm.registers.rax = e.to_word(),
+            Err(after) => return after,
+        }
+        After::Resume
+    }
+
+    /// Lets a VM run the context in its control page.
+    fn enter_context(&mut self, vm: &mut Vm<H>, entering: Entering) -> Result<(), InstructionError> {
         let memory = vm.memory.as_mut().ok_or(InstructionError::NotPermitted)?;
         if memory.entered().is_some() {
             return Err(InstructionError::NotPermitted);
@@ -239,8 +258,7 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// Loads the entries that a guest names.
-    #[inline(never)]
-    pub(crate) fn tlb_write(&mut self, vm: &mut Vm<H>, range: Allegation) -> Performed {
+    fn tlb_write(&mut self, vm: &mut Vm<H>, range: Allegation) -> Performed {
         let loaded = self.load_list(vm, range);
         if loaded != Ok(Err(InstructionError::Busy)) {
             return loaded;
@@ -280,8 +298,7 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// Drops the entries that a guest names.
-    #[inline(never)]
-    pub(crate) fn tlb_invalidate(&mut self, vm: &mut Vm<H>, pages: Pages) -> u64 {
+    fn tlb_invalidate(&mut self, vm: &mut Vm<H>, pages: Pages) -> u64 {
         let is_more = self.reach_memory(vm, |memory, hw, _, means| Ok(memory.drop_entries(hw, means.swap, pages)));
         if is_more == Ok(true) {
             // Not done: the same instruction is executed again on what is left.

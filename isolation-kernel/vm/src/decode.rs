@@ -45,12 +45,19 @@ pub enum Request {
     Console(Allegation),
     /// To serve the request ring.
     Gate,
+    /// Something about address spaces of its own: [`decode_spaces`] says what.
+    Spaces,
+}
+
+/// What a guest asks about address spaces of its own. Apart from the others, which are not to be larger for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpacesRequest {
     /// To load the TLB entries there.
-    TlbWrite(Allegation),
+    Write(Allegation),
     /// To drop TLB entries.
-    TlbInvalidate(Pages),
+    Invalidate(Pages),
     /// To run a context.
-    EnterContext(Entering),
+    Enter(Entering),
 }
 
 /// Pages of an address space, or of every one.
@@ -115,13 +122,24 @@ pub fn decode(registers: &Registers) -> Result<Request, InstructionError> {
         Instruction::Entropy => Request::Entropy(range.up_to(MAX_ENTROPY_BYTES)),
         Instruction::Console => Request::Console(range.up_to(MAX_CONSOLE_BYTES)),
         Instruction::Gate => Request::Gate,
-        Instruction::TlbWrite => Request::TlbWrite(entries(registers.rdi, registers.rsi)?),
-        Instruction::TlbInvalidate => Request::TlbInvalidate(Pages::decode(registers.rdi, registers.rsi)?),
-        Instruction::EnterContext => Request::EnterContext(Entering {
+        Instruction::TlbWrite | Instruction::TlbInvalidate | Instruction::EnterContext => Request::Spaces,
+    })
+}
+
+/// Decodes the virtual instruction for address spaces in these registers.
+///
+/// # Errors
+/// `UndefinedInstruction` if it is none of those, `BadArgument` for what none of them takes.
+pub fn decode_spaces(registers: &Registers) -> Result<SpacesRequest, InstructionError> {
+    Ok(match Instruction::try_from(registers.rax)? {
+        Instruction::TlbWrite => SpacesRequest::Write(entries(registers.rdi, registers.rsi)?),
+        Instruction::TlbInvalidate => SpacesRequest::Invalidate(Pages::decode(registers.rdi, registers.rsi)?),
+        Instruction::EnterContext => SpacesRequest::Enter(Entering {
             asid: asid_of(registers.rdi)?,
             right: Right::try_from(registers.rsi)?,
             deadline: Nanos(registers.rdx),
         }),
+        _ => return Err(InstructionError::UndefinedInstruction),
     })
 }
 
@@ -150,21 +168,29 @@ mod tests {
                 Ok(Request::Console(a)) => prop_assert!(a.length <= MAX_CONSOLE_BYTES as u64),
                 Ok(Request::Entropy(a)) => prop_assert!(a.length <= MAX_ENTROPY_BYTES as u64),
                 Ok(Request::Notify(d)) => prop_assert_eq!(d.bits(), rdi),
-                Ok(Request::TlbWrite(a)) => prop_assert_eq!((a.address, a.length), (rdi, 16 * rsi)),
-                Ok(Request::TlbInvalidate(p)) => {
-                    prop_assert_eq!(u64::from(p.first) * 4096 + u64::from(p.asid), rdi);
-                    prop_assert_eq!(u64::from(p.last) + 1 - u64::from(p.first), rsi);
-                }
-                Ok(Request::EnterContext(e)) => {
-                    prop_assert_eq!((u64::from(e.asid), e.right as u64, e.deadline.0), (rdi, rsi, rdx));
-                }
-                Ok(_) => {}
-                Err(InstructionError::BadArgument) => match rax {
-                    3 => prop_assert!(rdi > 3),
-                    9 => prop_assert!(rsi == 0 || rsi > 64),
-                    10 => prop_assert!(rdi % 4096 > 255 || rsi == 0 || (rdi >> 12).saturating_add(rsi) > 1 << 32),
-                    _ => prop_assert!(rax == 11 && (rdi == 0 || rdi > 255 || rsi > 1)),
+                Ok(Request::Spaces) => match decode_spaces(&registers) {
+                    Ok(SpacesRequest::Write(a)) => prop_assert_eq!((a.address, a.length), (rdi, 16 * rsi)),
+                    Ok(SpacesRequest::Invalidate(p)) => {
+                        prop_assert_eq!(u64::from(p.first) * 4096 + u64::from(p.asid), rdi);
+                        prop_assert_eq!(u64::from(p.last) + 1 - u64::from(p.first), rsi);
+                    }
+                    Ok(SpacesRequest::Enter(e)) => {
+                        prop_assert_eq!((u64::from(e.asid), e.right as u64, e.deadline.0), (rdi, rsi, rdx));
+                    }
+                    Err(e) => {
+                        prop_assert_eq!(e, InstructionError::BadArgument);
+                        match rax {
+                            9 => prop_assert!(rsi == 0 || rsi > 64),
+                            10 => {
+                                let end = (rdi >> 12).saturating_add(rsi);
+                                prop_assert!(rdi % 4096 > 255 || rsi == 0 || end > 1 << 32);
+                            }
+                            _ => prop_assert!(rax == 11 && (rdi == 0 || rdi > 255 || rsi > 1)),
+                        }
+                    }
                 },
+                Ok(_) => {}
+                Err(InstructionError::BadArgument) => prop_assert!(rax == 3 && rdi > 3),
                 Err(e) => {
                     prop_assert_eq!(e, InstructionError::UndefinedInstruction);
                     prop_assert!(rax == 0 || rax > 11);

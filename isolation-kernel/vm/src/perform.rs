@@ -32,6 +32,7 @@ impl<H: Hardware> Core<'_, H> {
         self.perform_other(vm)
     }
 
+    #[inline(always)]
     fn perform_other(&mut self, vm: &mut Vm<H>) -> After {
         let request = decode(&vm.registers);
         if vm.is_embryo && !matches!(request, Ok(Request::Ready | Request::Discard(_))) {
@@ -54,12 +55,7 @@ impl<H: Hardware> Core<'_, H> {
             Ok(Request::Discard(range)) => Ok(self.discard(vm, range)),
             Ok(Request::Entropy(range)) => self.entropy(vm, range),
             Ok(Request::Console(range)) => self.console(vm, range),
-            Ok(Request::TlbWrite(range)) => self.tlb_write(vm, range),
-            Ok(Request::TlbInvalidate(pages)) => Ok(Ok(self.tlb_invalidate(vm, pages))),
-            Ok(Request::EnterContext(entering)) => match self.enter_context(vm, entering) {
-                Ok(()) => return After::Enter,
-                Err(e) => Ok(Err(e)),
-            },
+            Ok(Request::Spaces) => return self.perform_spaces(vm),
             Ok(Request::Gate) => self.serve_requests(vm).map(|taken| taken.map(u64::from)).map_err(After::End),
         };
         match performed {
@@ -71,6 +67,7 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     /// Serves every ring, then lets the VM sleep unless there is something for it already.
+    #[inline(always)]
     fn idle(&mut self, vm: &mut Vm<H>, deadline: Nanos) -> Result<After, After> {
         self.drain_transmit_ring(vm, None).map_err(After::End)?;
         self.fill_receive_ring(vm)?;
