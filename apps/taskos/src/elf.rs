@@ -11,6 +11,9 @@ use object::elf::{self, FileHeader64, PF_R, PF_W, PF_X, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use programs::abi::{PROGRAM_BASE, PROGRAM_LIMIT};
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 type Header = FileHeader64<Endianness>;
 
 /// Bytes of a page.

@@ -25,6 +25,8 @@ pub mod pipe;
 pub mod task;
 
 mod images;
+#[cfg(test)]
+mod tests;
 
 pub use images::PROGRAMS;
 
