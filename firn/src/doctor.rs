@@ -46,6 +46,7 @@ pub fn examine(project: &Project) -> Vec<Check> {
     let toolchain = toolchain(project);
     let mut checks = vec![
         Check::of("emulator", host::qemu().map(|file| first_line(Command::new(file).arg("--version")))),
+        user_network(),
         Check::of("iproute2", host::iproute().map(|file| file.display().to_string())),
         Check::of("tun", host::tun().map(|()| format!("{} can be opened", host::TUN))),
         namespaces(),
@@ -83,6 +84,22 @@ pub fn text(checks: &[Check]) -> String {
 fn first_line(command: &mut Command) -> String {
     let output = command.output().map(|out| out.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).lines().next().unwrap_or("it does not run").to_owned()
+}
+
+/// Asks the emulator whether it can publish ports.
+fn user_network() -> Check {
+    let name = "user-network";
+    let Ok(qemu) = host::qemu() else { return Check::lacks(name, "there is no emulator", "") };
+    let kinds = Command::new(qemu).args(["-netdev", "help"]).output().map(|output| output.stdout).unwrap_or_default();
+    if String::from_utf8_lossy(&kinds).lines().any(|line| line.trim() == "user") {
+        Check::ok(name, "the emulator can publish ports")
+    } else {
+        Check::lacks(
+            name,
+            "this emulator was built without libslirp and cannot publish ports",
+            host::install("qemu-system-x86"),
+        )
+    }
 }
 
 /// Tries what a machine's holder will do, in a process of its own.

@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn results_are_found_in_the_log() {
-        let log = "[    0.026900] vm 1| info probe: probe null: 100000 in 2880480 ns\nother\n";
+        let log = "probe-1    | [    0.026900] info probe: probe null: 100000 in 2880480 ns\nother\n";
         assert_eq!(result_in(log, "null"), Some(2_880_480.0));
         assert_eq!(result_in(log, "udp"), None);
         assert_eq!(result_in("probe null: 100000 in some ns", "null"), None);

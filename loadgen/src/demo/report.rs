@@ -160,9 +160,10 @@ impl MemoryFigures {
 /// the supervisor said that all VMs were started.
 #[must_use]
 pub fn times_in_log(log: &str, machine: &str) -> (Option<f64>, Option<f64>) {
-    let started = format!("] vm 0| fleet {machine}: ");
-    let time = |line: &str| line.strip_prefix('[')?.split_once(']')?.0.trim().parse::<f64>().ok();
-    let last = log.lines().find(|line| line.contains(&started) && line.ends_with(" started"));
+    let started = format!("] fleet {machine}: ");
+    let time = |line: &str| line.split_once(" | [")?.1.split_once(']')?.0.trim().parse::<f64>().ok();
+    let mut of_supervisor = log.lines().filter(|line| line.starts_with("supervisor "));
+    let last = of_supervisor.find(|line| line.contains(&started) && line.ends_with(" started"));
     (log.lines().find_map(time), last.and_then(time))
 }
 
@@ -296,8 +297,9 @@ mod tests {
 
     #[test]
     fn the_machines_own_times_are_read_from_its_log() {
-        let log = "[    0.100000] info  kernel\n[    0.250000] vm 0| plan of 3 VMs\n\
-                   [    0.300000] vm 1| fleet demo: 9 VMs started\n[    0.750000] vm 0| fleet demo: 3 VMs started\n";
+        let log = "kernel     | [    0.100000] info  kernel\nsupervisor | [    0.250000] plan of 3 VMs\n\
+                   web-1      | [    0.300000] fleet demo: 9 VMs started\n\
+                   supervisor | [    0.750000] fleet demo: 3 VMs started\n";
         assert_eq!(times_in_log(log, "demo"), (Some(0.1), Some(0.75)));
         assert_eq!(times_in_log(log, "other"), (Some(0.1), None));
         assert_eq!(times_in_log("nonsense\n", "demo"), (None, None));

@@ -28,7 +28,7 @@ ask) echo "$@" > "$here/asked"
     *" storm "*) echo 'storm {"first":2,"count":200,"rounds":7,"created":1400}' ;;
     *) echo "parked COUNT VMs" ;;
     esac ;;
-logs) echo '[    0.200000] info  firn: ready'; echo '[    0.700000] vm 0| fleet demo: COUNT VMs started' ;;
+logs) echo 'kernel     | [    0.200000] info  firn: ready'; echo 'supervisor | [    0.700000] fleet demo: COUNT VMs started' ;;
 down) rm -f "$here/up"; echo '{"ending":"ENDING"}'; exit DOWN ;;
 esac
 "#;
