@@ -240,6 +240,21 @@ mod tests {
         f
     }
 
+    /// A frame of IPv6 between those who have these addresses of IPv4; 192.0.2.1 stands for somebody beyond.
+    fn version_6(from: [u8; 6], source: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+        let address = |ipv4: [u8; 4]| match ipv4 {
+            [192, 0, 2, 1] => [0x20; 16],
+            ipv4 => virtual_isa::network::ipv6_of(ipv4),
+        };
+        let mut f = vec![0; 60];
+        f[..6].copy_from_slice(&Network::SWITCH_MAC);
+        f[6..12].copy_from_slice(&from);
+        f[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+        f[22..38].copy_from_slice(&address(source));
+        f[38..54].copy_from_slice(&address(target));
+        f
+    }
+
     fn arp(from: [u8; 6], sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
         let mut f = vec![0xff; 6];
         for piece in [&from[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &from, &sender, &[0; 6], &target] {
@@ -361,7 +376,12 @@ mod tests {
         }
 
         #[test]
-        fn only_gateways_see_and_speak_for_those_behind_them(from in 0u32..8, sender in 0u32..10, target in 0u32..10) {
+        fn only_gateways_see_and_speak_for_those_behind_them(
+            from in 0u32..8,
+            sender in 0u32..10,
+            target in 0u32..10,
+            is_ipv6: bool,
+        ) {
             // VMs 3 to 5 are behind 1, 6 and 7 behind 2; 8 stands for the host, 9 for somebody beyond.
             let n = Network::default();
             let mut gateways = Gateways::new();
@@ -372,10 +392,13 @@ mod tests {
                 9 => [192, 0, 2, 1],
                 vm => n.ipv4_of(vm),
             };
-            let from_vm = frame(Network::SWITCH_MAC, Network::mac_of(from), address(sender), address(target), 60);
-            let from_wire = frame(Network::SWITCH_MAC, n.host_mac, address(sender), address(target), 60);
+            let build = |mac| match is_ipv6 {
+                true => version_6(mac, address(sender), address(target)),
+                false => frame(Network::SWITCH_MAC, mac, address(sender), address(target), 60),
+            };
+            let (from_vm, from_wire) = (build(Network::mac_of(from)), build(n.host_mac));
             let gateway_of = |who: u32| if who < 8 { gateways.of(who) } else { None };
-            match route(&n, &gateways, Source::Vm(from), &from_vm, 60) {
+            match route(&n, &gateways, Source::Vm(from), &from_vm, from_vm.len()) {
                 Verdict::ToVm(to) => {
                     let is_own = sender == from;
                     prop_assert!(is_own || gateway_of(sender) == Some(from) || gateway_of(target) == Some(from));
@@ -391,7 +414,7 @@ mod tests {
                 Verdict::Drop(Reason::Spoofed) => prop_assert!(sender != from),
                 other => prop_assert!(false, "{:?}", other),
             }
-            match route(&n, &gateways, Source::Wire, &from_wire, 60) {
+            match route(&n, &gateways, Source::Wire, &from_wire, from_wire.len()) {
                 Verdict::ToVm(to) => prop_assert_eq!(to, gateway_of(target).unwrap_or(target)),
                 other => prop_assert!(sender < 8 || target >= 8, "{:?}", other),
             }
