@@ -10,10 +10,10 @@ use crate::machine::Process;
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use virtual_isa::network::Network;
+use virtual_isa::network::{IPV6_PREFIX_BITS, Network, ipv6_of};
 
 /// The machine's network interface inside its namespace.
 pub const TAP: &str = "firn0";
@@ -53,9 +53,14 @@ pub fn create() -> Result<bool> {
 /// # Errors
 /// `Missing` without `ip`, `Failed` if it refuses.
 pub fn set_up(network: &Network) -> Result<()> {
-    // Nobody here speaks IPv6, and the kernel would announce itself on the wire.
+    // By itself the kernel would announce itself on the wire.
     set("net/ipv6/conf/default/disable_ipv6", "1");
     run_ip(&script(network))?;
+    for (parameter, value) in [("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")] {
+        set(&format!("net/ipv6/conf/{TAP}/{parameter}"), value);
+    }
+    // A host without IPv6 reaches its VMs all the same.
+    let _ = run_ip(&ipv6_script(network));
     // Load generators open many connections from one address.
     set("net/ipv4/ip_local_port_range", "1024 65535");
     set("net/ipv4/tcp_tw_reuse", "1");
@@ -85,6 +90,19 @@ fn script(network: &Network) -> String {
         mac(network.host_mac),
         mac(Network::SWITCH_MAC),
         network.prefix_bits,
+    )
+}
+
+/// The same for IPv6.
+fn ipv6_script(network: &Network) -> String {
+    let [host, switch, prefix] =
+        [network.host_ipv4, network.switch_ipv4, [0; 4]].map(|ipv4| Ipv6Addr::from(ipv6_of(ipv4)));
+    let mac = Network::SWITCH_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    format!(
+        "addr add {host}/128 dev {TAP} nodad\n\
+         neigh replace {switch} lladdr {mac} nud permanent dev {TAP}\n\
+         route add {switch}/128 dev {TAP} src {host}\n\
+         route add {prefix}/{IPV6_PREFIX_BITS} via {switch} dev {TAP} src {host}\n"
     )
 }
 
@@ -143,5 +161,8 @@ mod tests {
         );
         assert!(script.contains("address 02:f1:ff:00:00:01") && script.contains("addr add 10.64.0.1/32"));
         assert!(script.contains("neigh replace 10.64.0.2 lladdr 02:f1:ff:00:00:02 nud permanent"));
+        let ipv6 = ipv6_script(&Network::default());
+        assert!(ipv6.contains("addr add fd66:6972:6e00::a40:1/128") && ipv6.contains("nodad"), "{ipv6}");
+        assert!(ipv6.contains("route add fd66:6972:6e00::/96 via fd66:6972:6e00::a40:2"), "{ipv6}");
     }
 }
