@@ -187,6 +187,12 @@ impl Buffers {
                 self.drop_slab(index, discard);
             }
         }
+        if self.slabs.capacity() > 4 * self.slabs.len().max(1) {
+            // However small, the table was made in a burst, and may hold on to the end of a heap that is otherwise free.
+            let mut slabs = Vec::with_capacity(self.slabs.len());
+            slabs.append(&mut self.slabs);
+            self.slabs = slabs;
+        }
         let mut kept = 0;
         for slab in &mut self.slabs {
             let warm = slab.free & slab.touched;
