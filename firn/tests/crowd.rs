@@ -1,0 +1,55 @@
+//! A `web` VM that is reached by IPv6, and one that strangers mean no good.
+
+mod common;
+
+use common::Bench;
+
+/// Opens connections that say a part of a request and then nothing, and others that are reset by their client with the
+/// answer unread; looks whether others are served meanwhile.
+const STORM: &str = r#"
+set -u
+address=10.65.0.1
+slow=()
+for n in $(seq 400); do
+    exec {fd}<>/dev/tcp/$address/80 || exit 10
+    printf 'GET / HTTP/1.1\r\nX-Slow: ' >&$fd
+    slow+=($fd)
+done
+for n in $(seq 200); do
+    exec {fd}<>/dev/tcp/$address/80 || exit 11
+    printf 'GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n' >&$fd
+    exec {fd}>&-
+done
+curl --silent --fail --max-time 10 http://$address/healthz || exit 12
+"#;
+
+#[test]
+fn slow_and_rude_clients_keep_nobody_out_and_their_memory_comes_back() {
+    let bench = Bench::new();
+    let file = bench.fleet(
+        "[[service]]\nname = \"web\"\nimage = \"web\"\ncount = 1\nmemory = \"32M\"\nargs = \"head_timeout_ms=3000\"\n",
+    );
+    bench.up(&file, &["--name", "crowd"]);
+    let pages = || {
+        let vm = bench.firn(["inspect", "1", "--name", "crowd", "--format", "json"]).expect(0).json();
+        assert_ne!(vm["state"], "ended", "{vm}");
+        vm["private_pages"].as_u64().unwrap()
+    };
+    assert_eq!(bench.fetch("crowd", "http://10.65.0.1/").len(), 128);
+    let before = pages();
+    assert!(before <= 12, "{before} pages after a request");
+    let storm = bench.firn(["exec", "--name", "crowd", "--", "bash", "-c", STORM]).expect(0);
+    assert_eq!(storm.out, "ok\n");
+    assert_eq!(bench.fetch("crowd", "http://[fd66:6972:6e00::10.65.0.1]/").len(), 128);
+    // The slow ones are cut off after three seconds, and the heap is given back.
+    let begun = std::time::Instant::now();
+    let after = loop {
+        let after = pages();
+        if after <= 40 || begun.elapsed().as_secs() > 60 {
+            break after;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    };
+    assert!(after <= 40, "{before} pages before, {after} after");
+    bench.firn(["down", "--name", "crowd"]).expect(0);
+}
