@@ -23,7 +23,7 @@ macro_rules! programs {
 /// The programs in this guest's image.
 #[cfg(firn_guest)]
 pub static PROGRAMS: &[Image] =
-    &programs!["hello", "float", "sleeper", "keeper", "pipe", "shared", "bomb", "calls", "hostile"];
+    &programs!["hello", "vectors", "sleeper", "keeper", "pipe", "shared", "bomb", "calls", "hostile"];
 
 /// The programs: none on the host.
 #[cfg(not(firn_guest))]
