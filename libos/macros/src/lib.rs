@@ -20,7 +20,7 @@ fn expand(arguments: &proc_macro2::TokenStream, function: &ItemFn) -> syn::Resul
         return Err(syn::Error::new_spanned(arguments, "`#[libos::main]` takes no arguments"));
     }
     if signature.asyncness.is_none() {
-        return Err(syn::Error::new_spanned(signature.fn_token, "`main` must be an `async fn`"));
+        return Err(syn::Error::new(signature.fn_token.span, "`main` must be an `async fn`"));
     }
     if signature.ident != "main" {
         return Err(syn::Error::new_spanned(&signature.ident, "only `main` can be the program's start"));
