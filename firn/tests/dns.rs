@@ -73,6 +73,14 @@ fn a_zone_that_is_none_is_said_to_be() {
     let bench = Bench::new();
     let fleet = FLEET.replace("@ NS ns |", "@ NS |").replace("BIG", "x");
     bench.up(&bench.fleet(&fleet), &[]);
-    let log = bench.firn(["logs", "--no-follow", "given"]).expect(0).out;
-    assert!(log.contains("zone test.example: line 2: something is missing at the end"), "{log}");
+    // The machine is up when its VMs were started; what they say comes a moment later.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let log = bench.firn(["logs", "--no-follow", "given"]).expect(0).out;
+        if log.contains("zone test.example: line 2: something is missing at the end") {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "{log}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }
