@@ -5,9 +5,9 @@ use crate::settings::Settings;
 use crate::zone::Zone;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::Cell;
 use libos::Error;
 use libos::net::{self, Ipv6Addr, ListenOptions, TcpListener, TcpStream, UdpSocket};
+use libos::sync::Semaphore;
 use libos::task::{spawn, yield_now};
 use libos::time::{timeout, timeout_at};
 
@@ -47,43 +47,22 @@ pub async fn serve_udp(socket: UdpSocket, zone: Rc<Zone>) {
     }
 }
 
-/// One of the connections there may be.
-struct Place(Rc<Cell<usize>>);
-
-impl Place {
-    fn take(clients: &Rc<Cell<usize>>, most: usize) -> Option<Self> {
-        if clients.get() >= most {
-            return None;
-        }
-        clients.set(clients.get() + 1);
-        Some(Self(clients.clone()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 /// Takes connections, for ever, and serves each in a task of its own. One too many is closed at once.
 ///
 /// # Errors
 /// What the network says about the listener.
 pub async fn serve_tcp(listener: TcpListener, zone: Rc<Zone>, settings: Settings) -> Result<(), Error> {
-    let clients = Rc::new(Cell::new(0));
+    let places = Rc::new(Semaphore::new(settings.max_clients));
     let settings = Rc::new(settings);
     loop {
         let (stream, _) = listener.accept().await?;
-        if let Some(place) = Place::take(&clients, settings.max_clients) {
-            let (zone, settings) = (zone.clone(), settings.clone());
-            spawn(async move {
-                // What goes wrong with a client is the client's business.
-                let _ = serve_stream(&stream, &zone, &settings).await;
-                drop(place);
-            })
-            .detach();
-        }
+        let (places, zone, settings) = (places.clone(), zone.clone(), settings.clone());
+        spawn(async move {
+            let Some(_place) = places.try_acquire() else { return };
+            // What goes wrong with a client is the client's business.
+            let _ = serve_stream(&stream, &zone, &settings).await;
+        })
+        .detach();
     }
 }
 

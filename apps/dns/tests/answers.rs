@@ -320,12 +320,11 @@ proptest! {
     /// Queries with a few bytes changed: what random bytes do not reach.
     #[test]
     fn nearly_queries_are_answered_within_their_limits(
-        name in "([a-z*]{1,4}\\.){0,3}(web|www|sub|dyn|many|deep\\.tree)?\\.?example\\.org",
+        name in "([a-z*]{1,4}\\.){0,3}((web|www|sub|dyn|many|deep\\.tree)\\.)?example\\.org",
         rtype in prop::sample::select(vec![Rtype::A, Rtype::NS, Rtype::TXT, Rtype::ANY, Rtype::OPT]),
         size in prop::option::of(any::<u16>()),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
     ) {
-        prop_assume!(Name::vec_from_str(&name).is_ok());
         let mut bytes = query(&name, rtype, size);
         for (at, byte) in changes {
             let at = at.index(bytes.len());
