@@ -26,7 +26,9 @@ impl Broker {
 
     fn command(&self, words: &[&str]) -> std::process::Command {
         let (program, words) = words.split_first().unwrap();
-        self.0.command([&["exec", "--", "timeout", "60", program, "-h", "10.65.0.1"], words].concat())
+        // What a client says is to be seen at once.
+        let start = ["exec", "--", "timeout", "60", "stdbuf", "-oL", program, "-h", "10.65.0.1"];
+        self.0.command([&start, words].concat())
     }
 
     fn publish(&self, words: &[&str]) {
