@@ -254,9 +254,21 @@ fn flags(cfg: &str, script: &Path) -> String {
 
 /// A profile of guests, for a workspace whose manifest does not have it: Firn's.
 fn profile(name: &str, manifest: &toml::Table) -> Vec<String> {
-    let guest = manifest.get("profile").and_then(|profiles| profiles.get(name)).and_then(toml::Value::as_table);
-    let options = guest.into_iter().flatten().map(|(key, value)| format!("profile.{name}.{key}={value}"));
-    options.flat_map(|option| ["--config".to_owned(), option]).collect()
+    let mut options = Vec::new();
+    if let Some(profile) = manifest.get("profile").and_then(|profiles| profiles.get(name)) {
+        settings(&format!("profile.{name}"), profile, &mut options);
+    }
+    options.into_iter().flat_map(|option| ["--config".to_owned(), option]).collect()
+}
+
+/// What a part of a manifest says, each value with its whole path: cargo takes no tables by `--config`.
+fn settings(path: &str, value: &toml::Value, found: &mut Vec<String>) {
+    let Some(table) = value.as_table() else { return found.push(format!("{path}={value}")) };
+    for (key, value) in table {
+        let is_bare = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        let key = if is_bare { key.clone() } else { format!("{key:?}") };
+        settings(&format!("{path}.{key}"), value, found);
+    }
 }
 
 /// Writes the images of built guests.
@@ -379,9 +391,16 @@ mod tests {
 
     #[test]
     fn the_profile_of_guests_is_handed_on() {
-        let manifest = "[profile.guest]\ninherits = \"release\"\nopt-level = 2\n".parse().unwrap();
-        let expected = ["--config", "profile.guest.inherits=\"release\"", "--config", "profile.guest.opt-level=2"];
-        assert_eq!(profile("guest", &manifest), expected);
+        let manifest = "[profile.guest]\ninherits = \"release\"\nopt-level = 2\n\
+            [profile.guest.package.smoltcp]\nopt-level = \"s\"\n[profile.guest.package.\"a:b\"]\ndebug = 1\n";
+        let manifest = manifest.parse().unwrap();
+        let expected = [
+            "profile.guest.inherits=\"release\"",
+            "profile.guest.opt-level=2",
+            "profile.guest.package.\"a:b\".debug=1",
+            "profile.guest.package.smoltcp.opt-level=\"s\"",
+        ];
+        assert_eq!(profile("guest", &manifest), expected.map(|option| ["--config", option]).concat());
         assert!(profile("program", &manifest).is_empty() && profile("guest", &toml::Table::new()).is_empty());
     }
 
