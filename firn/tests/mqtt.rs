@@ -106,3 +106,33 @@ fn a_kept_session_gets_what_came_while_it_was_away_and_a_lost_client_has_a_last_
     assert_ne!(killed.code, Some(0));
     assert_eq!(watcher.rest(), ["gone"]);
 }
+
+/// Messages for a client that is away fill what there is for them. Then the next one is not acknowledged; what needs no
+/// memory goes on, and all of it comes back.
+#[test]
+fn a_broker_whose_memory_is_full_does_not_acknowledge_and_lives() {
+    let broker = Broker::new();
+    let me = |more: &[&str]| {
+        let words = [&["mosquitto_sub", "-t", "big", "-q", "1", "-i", "me", "-E"], more].concat();
+        Done::of(broker.command(&words).output().unwrap()).expect(0);
+    };
+    me(&["-c"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [7; 100_000]).unwrap();
+    let path = file.path().to_str().unwrap();
+    let big = || {
+        let command =
+            ["exec", "--", "timeout", "5", "mosquitto_pub", "-h", "10.65.0.1", "-t", "big", "-q", "1", "-f", path];
+        broker.0.firn(command).code == Some(0)
+    };
+    let taken = (0..30).take_while(|_| big()).count();
+    assert!((6..12).contains(&taken), "{taken} of 100,000 bytes, of 1,179,648");
+    let small = broker.subscribe(&["-t", "small", "-C", "1", "-q", "1"]);
+    broker.publish(&["-t", "small", "-m", "here", "-q", "1"]);
+    assert_eq!(small.rest(), ["here"]);
+    // A clean session of the same client forgets what waited for it.
+    me(&[]);
+    me(&["-c"]);
+    assert!(big());
+    assert_eq!(broker.0.firn(["down", "--format", "json"]).expect(0).json()["clean"], true);
+}
