@@ -214,6 +214,10 @@ fn a_full_store_refuses_what_grows_and_changes_nothing() {
         sleep(Duration::from_millis(5)).await;
         c.ask(&format!("SET f {}", "w".repeat(19_000)), "+OK\r\n").await;
         c.ask(&format!("GET {}", "k".repeat(16_385)), "-ERR the key is longer than 16384 bytes\r\n").await;
+        let pattern = "*a".repeat(129);
+        for line in [format!("KEYS {pattern}"), format!("SCAN 0 MATCH {pattern}")] {
+            c.ask(&line, "-ERR the pattern is longer than 256 bytes\r\n").await;
+        }
     });
 }
 
@@ -260,7 +264,7 @@ fn who_is_too_much_is_told_so_and_who_goes_makes_room() {
 #[test]
 fn slow_and_silent_clients_are_cut_off() {
     libos::block_on(async {
-        let quick = Duration::from_millis(100);
+        let quick = Duration::from_millis(300);
         let address = start(Settings { idle_timeout: quick, request_timeout: quick, ..settings() });
         let silent = Client::new(address).await;
         assert_eq!(silent.rest().await, "");

@@ -209,7 +209,7 @@ fn a_burst_of_sure_messages_arrives_whole() {
 #[test]
 fn who_does_not_belong_here_is_sent_away() {
     libos::block_on(async {
-        let address = start(Settings { packet_timeout: Duration::from_millis(150), ..settings() });
+        let address = start(Settings { packet_timeout: Duration::from_millis(500), ..settings() });
         let answer = |bytes: Vec<u8>| async move {
             let client = Client::raw(address).await;
             client.send(&bytes).await;

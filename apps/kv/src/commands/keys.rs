@@ -9,6 +9,9 @@ use alloc::vec::Vec;
 /// Most keys that one `SCAN` looks at.
 const MAX_SCAN: usize = 1000;
 
+/// Longest pattern: it may be looked at once for each byte of every key.
+const MAX_PATTERN_BYTES: usize = 256;
+
 /// `DEL key...`, `UNLINK key...`
 pub(super) fn del(context: &mut Context<'_>, arguments: &mut Arguments<'_>) -> Outcome {
     arguments.clone().try_for_each(|key| check_key(key).map(drop))?;
@@ -102,9 +105,14 @@ pub(super) fn flush(context: &mut Context<'_>, arguments: &mut Arguments<'_>) ->
     Ok(())
 }
 
+fn check_pattern(pattern: &[u8]) -> Result<&[u8], Refusal> {
+    let is_short = pattern.len() <= MAX_PATTERN_BYTES;
+    is_short.then_some(pattern).ok_or(Refusal::Other("ERR the pattern is longer than 256 bytes"))
+}
+
 /// `KEYS pattern`
 pub(super) fn keys(context: &mut Context<'_>, arguments: &mut Arguments<'_>) -> Outcome {
-    let pattern = check_key(next(arguments)?)?;
+    let pattern = check_pattern(next(arguments)?)?;
     let Context { store, replies, now, .. } = context;
     let found = || store.keys(*now).filter(|key| glob::matches(pattern, key));
     let (mut count, mut bytes) = (0, Replies::bulk_bytes(0));
@@ -126,7 +134,7 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: &mut Arguments<'_>) -> 
     while let Some(word) = arguments.next() {
         let value = arguments.next().ok_or(Refusal::Syntax)?;
         if is(word, "match") {
-            pattern = Some(check_key(value)?);
+            pattern = Some(check_pattern(value)?);
         } else if is(word, "count") {
             let number = number(value).ok_or(Refusal::NotInteger)?;
             count = usize::try_from(number).ok().filter(|&n| n > 0).ok_or(Refusal::Syntax)?.min(MAX_SCAN);
