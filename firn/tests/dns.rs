@@ -59,6 +59,12 @@ fn dig_gets_answers_over_datagrams_and_streams() {
     assert!(dig(&bench, 1, &["example.com"]).contains("status: REFUSED"));
     assert!(dig(&bench, 1, &["example.org", "+edns=7", "+noednsneg"]).contains("status: BADVERS"));
 
+    // By IPv6, over datagrams and streams.
+    let v6 = ["exec", "--", "timeout", "30", "dig", "@fd66:6972:6e00::10.65.0.1", "+short", "mail.example.org", "AAAA"];
+    for more in [&[][..], &["+tcp"]] {
+        assert_eq!(bench.firn([&v6, more].concat()).expect(0).out, "fd00::2\n");
+    }
+
     // The other VM of the same image has another zone.
     assert_eq!(short(&bench, 2, &["ns.test.example"]), ["10.65.0.2"]);
     assert!(dig(&bench, 2, &["example.org"]).contains("status: REFUSED"));
