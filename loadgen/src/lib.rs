@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`targets`] | the range of addresses |
 //! | [`http`] | the load itself, single-threaded and light |
+//! | [`arena`] | bots that play on game servers, and measure how even their ticks are |
 //! | [`report`] | a run as JSON |
 //! | [`human`] | a run as text |
 //! | [`plot`] | a run as SVG |
@@ -14,12 +15,14 @@
 //! | [`demo`] | the demonstration: web VMs asked, loaded, parked, asked again |
 //! | [`bench`] | benchmarks, each with budgets |
 //! | [`facts`] | versions, host, date |
+//! | [`process`] | processor time and file limits of this program |
 //! | [`json`] | readable JSON |
 //! | [`progress`] | bars and lines on stderr |
 //! | [`cli`] | arguments, checked |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod arena;
 pub mod bench;
 pub mod cli;
 pub mod demo;
@@ -31,6 +34,7 @@ pub mod human;
 pub mod json;
 pub mod machine;
 pub mod plot;
+pub mod process;
 pub mod progress;
 pub mod report;
 pub mod targets;

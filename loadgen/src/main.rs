@@ -2,13 +2,15 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
+use loadgen::arena::report::ArenaReport;
+use loadgen::cli::arena::ArenaArgs;
 use loadgen::cli::machine::{BenchArgs, DemoArgs};
 use loadgen::cli::{Cli, Command, Format, HttpArgs};
 use loadgen::http::{self, Config, Limit, Mode, Snapshot, Stage};
 use loadgen::machine::Failure;
 use loadgen::progress::Progress;
 use loadgen::report::HttpReport;
-use loadgen::{bench, demo, human, json, plot};
+use loadgen::{arena, bench, demo, human, json, plot};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Http(args) => run_http(&args, &stop),
+        Command::Arena(args) => run_arena(&args, &stop),
         Command::Demo(args) => run_demo(&args, &stop),
         Command::Bench(args) => run_bench(&args, &stop),
     }
@@ -70,6 +73,45 @@ fn run_http(args: &HttpArgs, stop: &AtomicBool) -> ExitCode {
         return ExitCode::from(INTERRUPTED);
     }
     ExitCode::from(if report.is_clean() { 0 } else { FAILED })
+}
+
+fn run_arena(args: &ArenaArgs, stop: &AtomicBool) -> ExitCode {
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(error) => return complain(BAD_ARGUMENTS, error),
+    };
+    let total = u64::try_from(config.duration.as_millis()).unwrap_or(u64::MAX);
+    let mut progress = Progress::new("arena", total, args.quiet);
+    let observe = &mut |now: arena::Progress| {
+        let done = u64::try_from(now.elapsed.as_millis()).unwrap_or(u64::MAX);
+        progress.update(done, || {
+            format!("{} players, {} snapshots", human::count(now.playing), human::count(now.snapshots))
+        });
+    };
+    let outcome = arena::run(&config, observe, stop);
+    progress.finish();
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error @ http::StartError::TooFewDescriptors { .. }) => return complain(BAD_ARGUMENTS, error),
+        Err(error) => return complain(FAILED, error),
+    };
+    let report = ArenaReport::new(&config, &outcome);
+    let text = match args.format {
+        Format::Human => report.to_text(),
+        Format::Json => match json::to_text(&report) {
+            Ok(text) => text,
+            Err(error) => return complain(FAILED, error),
+        },
+    };
+    // Nobody may be reading; the exit status tells the result all the same.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::from(if report.interrupted {
+        INTERRUPTED
+    } else if report.is_clean() {
+        0
+    } else {
+        FAILED
+    })
 }
 
 fn write_out(args: &HttpArgs, report: &HttpReport) -> Result<(), String> {

@@ -1,8 +1,10 @@
 //! The arguments, and how they become a checked [`Config`]: whatever is wrong names the argument and the remedy.
-//! [`machine`] has those of the subcommands that start machines.
+//! [`machine`] has those of the subcommands that start machines, [`arena`] those of the bots.
 
+pub mod arena;
 pub mod machine;
 
+use self::arena::ArenaArgs;
 use self::machine::{BenchArgs, DemoArgs};
 use crate::http::{Config, Limit, Mode, check_path};
 use crate::targets::Targets;
@@ -31,6 +33,8 @@ pub struct Cli {
 pub enum Command {
     /// Drives HTTP load over a range of addresses
     Http(Box<HttpArgs>),
+    /// Lets bots play on game servers, and measures how even their ticks are
+    Arena(ArenaArgs),
     /// Builds, boots, loads, measures and ends a machine with many web VMs
     Demo(DemoArgs),
     /// Runs a benchmark, or lists them

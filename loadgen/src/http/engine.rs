@@ -13,13 +13,12 @@ use super::record::Record;
 use super::slots::Slots;
 use super::zipf::Zipf;
 use super::{Config, Limit, Mode, Outcome, Snapshot, Stage, StartError};
+use crate::process::{allow_descriptors, cpu_time};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
-    timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use std::io::Write;
 use std::net::SocketAddrV4;
@@ -557,25 +556,4 @@ impl<'c> Engine<'c> {
             }
         }
     }
-}
-
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-/// Raises this process's limit of open files as far as needed.
-fn allow_descriptors(needed: u64) -> Result<(), StartError> {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    if let Some(maximum) = limit.maximum.filter(|&maximum| maximum < needed) {
-        // The superuser may go further.
-        let raised = Rlimit { current: Some(needed), maximum: Some(needed) };
-        return setrlimit(Resource::Nofile, raised)
-            .map_err(|_| StartError::TooFewDescriptors { needed, limit: maximum });
-    }
-    setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: limit.maximum })
-        .map_err(|error| StartError::Io(error.into()))
 }
