@@ -106,7 +106,7 @@ pub enum Command {
     },
     /// Give the supervisor a command, and print its answer when it is done.
     ///
-    /// Its commands: status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], churn FIRST COUNT,
+    /// Its commands: status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], pause N, start N, churn FIRST COUNT,
     /// storm FIRST COUNT SECONDS, race FIRST-LAST SECONDS, down.
     Ask {
         /// Which machine.

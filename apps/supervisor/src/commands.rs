@@ -1,5 +1,5 @@
-//! What the console asks: `status`, `memory`, `vm N`, `vm-memory N`, `park VMS [TIER]`, `churn FIRST COUNT`,
-//! `storm FIRST COUNT SECONDS`, `race FIRST-LAST SECONDS`, `down`.
+//! What the console asks: `status`, `memory`, `vm N`, `vm-memory N`, `park VMS [TIER]`, `pause N`,
+//! `start N`, `churn FIRST COUNT`, `storm FIRST COUNT SECONDS`, `race FIRST-LAST SECONDS`, `down`.
 //!
 //! Answers are single lines. What takes long is done in the background, one command at a time, and says when it is
 //! done; other questions are answered meanwhile.
@@ -46,6 +46,10 @@ pub enum Command {
     VmMemory(u32),
     /// To park VMs that sleep.
     Park(Vms, Tier),
+    /// To let a VM run no more.
+    Pause(u32),
+    /// To let it run again.
+    Start(u32),
     /// To create, start, park, wake, stop and destroy so many VMs from a number on, and say what that cost.
     Churn(u32, u32),
     /// To do the same again and again, so many seconds long.
@@ -57,8 +61,8 @@ pub enum Command {
 }
 
 /// All commands, for who mistypes.
-const USAGE: &str = "there are status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], churn FIRST COUNT, \
-                     storm FIRST COUNT SECONDS, race FIRST-LAST SECONDS, down";
+const USAGE: &str = "there are status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], pause N, start N, \
+                     churn FIRST COUNT, storm FIRST COUNT SECONDS, race FIRST-LAST SECONDS, down";
 
 fn number(word: &str) -> Result<u32, String> {
     word.parse().map_err(|_| format!("{word:?} is not the number of a VM"))
@@ -97,6 +101,8 @@ impl Command {
             ["vm-memory", vm] => Self::VmMemory(number(vm)?),
             ["park", vms] | ["park", vms, "memory"] => Self::Park(Vms::parse(vms)?, Tier::Memory),
             ["park", vms, "disk"] => Self::Park(Vms::parse(vms)?, Tier::Disk),
+            ["pause", vm] => Self::Pause(number(vm)?),
+            ["start", vm] => Self::Start(number(vm)?),
             ["churn", first, count] => {
                 let count = count.parse().map_err(|_| format!("{count:?} is not a number of VMs"))?;
                 Self::Churn(number(first)?, count)
@@ -173,6 +179,16 @@ pub async fn execute<M: Machine>(office: &Rc<Office<M>>, command: Command) -> Re
             };
             let work = async move |office: &Rc<Office<M>>| park(office, vms, tier).await;
             return in_background(office, work).map(|()| None);
+        }
+        Command::Pause(vm) => {
+            let paused = office.machine.call(Operation::Pause { vm }).await;
+            paused.map_err(|e| format!("vm {vm}: cannot pause it: {e}"))?;
+            format!("paused vm {vm}")
+        }
+        Command::Start(vm) => {
+            let started = office.machine.call(Operation::Start { vm }).await;
+            started.map_err(|e| format!("vm {vm}: cannot start it: {e}"))?;
+            format!("started vm {vm}")
         }
         Command::Churn(first, count) => {
             let vms = spare_vms(office, first, count)?;
@@ -274,6 +290,8 @@ mod tests {
             ("park 7-9 disk", Park(Vms::Range(7..10), Tier::Disk)),
             ("park 7-7 memory", Park(Vms::Range(7..8), Tier::Memory)),
             ("park all disk", Park(Vms::All, Tier::Disk)),
+            ("pause 7", Pause(7)),
+            ("start 7", Start(7)),
             ("churn 1001 50", Churn(1001, 50)),
             ("storm 1001 50 5", Storm(1001, 50, 5)),
             ("race 2-1001 8", Race(2..1002, 8)),
@@ -299,6 +317,9 @@ mod tests {
             "park -",
             "park 1-4294967295",
             "park all disk now",
+            "pause",
+            "pause all",
+            "start x",
             "churn 5",
             "churn 5 x",
             "churn all 5",

@@ -437,6 +437,19 @@ fn vms_are_parked_one_by_one_and_all_together() {
 }
 
 #[test]
+fn a_vm_is_paused_and_started_again() {
+    let answers = asked(&["pause 2", "pause 2", "start 2", "start 2", "pause 7"]);
+    let expected = [
+        "paused vm 2",
+        "error: vm 2: cannot pause it: the VM's state does not allow it",
+        "started vm 2",
+        "error: vm 2: cannot start it: the VM's state does not allow it",
+        "error: vm 7: cannot pause it: no such VM",
+    ];
+    assert_eq!(answers, expected);
+}
+
+#[test]
 fn vms_are_on_the_disk_when_it_is_said_or_nothing_gets_there_any_more() {
     for (disk_takes, on_disk) in [(100, 30), (10, 10)] {
         let entries = bundle(plan(false, &[("web", 3, 1, 30)]));

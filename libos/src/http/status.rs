@@ -60,6 +60,7 @@ statuses! {
     502 BAD_GATEWAY "Bad Gateway",
     503 SERVICE_UNAVAILABLE "Service Unavailable",
     504 GATEWAY_TIMEOUT "Gateway Timeout",
+    508 LOOP_DETECTED "Loop Detected",
 }
 
 impl Status {
