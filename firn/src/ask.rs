@@ -32,6 +32,8 @@ impl Answer {
             ["vm-memory", ..] => at_once("vm-memory {"),
             ["park", vms, ..] if vms != "all" && !vms.contains('-') => at_once("parked vm "),
             ["park", ..] => Self { begins: "parked ", late_error: Some("park: ") },
+            ["pause", ..] => at_once("paused vm "),
+            ["start", ..] => at_once("started vm "),
             ["churn", ..] => Self { begins: "churn {", late_error: Some("churn: ") },
             ["storm", ..] => Self { begins: "storm {", late_error: Some("storm: ") },
             ["race", ..] => Self { begins: "race {", late_error: Some("race: ") },
@@ -120,6 +122,8 @@ mod tests {
             ("park 7", "parked vm 7"),
             ("park all disk", "parked 7 VMs"),
             ("park 1-7", "parked 0 VMs"),
+            ("pause 7", "paused vm 7"),
+            ("start 7", "started vm 7"),
             ("churn 11 7", "churn {\"first\":11}"),
             ("down", "going down"),
         ] {

@@ -65,7 +65,7 @@ fn a_proxy_passes_over_a_vm_that_is_stopped_and_finds_it_again() {
     }
     assert_eq!(bench.fetch("default", "http://10.65.0.4/").len(), 300_000);
 
-    assert_eq!(bench.firn(["ask", "pause", "2"]).expect(0).out, "paused vm 2\n");
+    assert_eq!(bench.firn(["ask", "--timeout", "30", "pause", "2"]).expect(0).out, "paused vm 2\n");
     until_only(&bench, &[1, 3]);
     let answers = ids(&bench, 30);
     assert!(answers.iter().all(Option::is_some), "no client notices: {answers:?}");
@@ -73,14 +73,14 @@ fn a_proxy_passes_over_a_vm_that_is_stopped_and_finds_it_again() {
     let log = bench.firn(["logs", "--no-follow", "proxy"]).expect(0).out;
     assert!(log.contains("10.65.0.2:80 is down, 2 of 3 are up"), "{log}");
 
-    assert_eq!(bench.firn(["ask", "start", "2"]).expect(0).out, "started vm 2\n");
+    assert_eq!(bench.firn(["ask", "--timeout", "30", "start", "2"]).expect(0).out, "started vm 2\n");
     until_only(&bench, &[1, 2, 3]);
     let after = ids(&bench, 9);
     assert_eq!(page(2, &after), page(2, &before), "the same VM");
 
     // All stopped: the proxy says so itself.
     for vm in ["1", "2", "3"] {
-        bench.firn(["ask", "pause", vm]).expect(0);
+        bench.firn(["ask", "--timeout", "30", "pause", vm]).expect(0);
     }
     let deadline = Instant::now() + Duration::from_secs(60);
     let status = || {
