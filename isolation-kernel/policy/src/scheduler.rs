@@ -122,6 +122,10 @@ struct Running {
     leader: u32,
     /// What limits leave of its turn.
     allowance_ns: u64,
+    /// When one that is ahead, and would go before it, will be so no more.
+    turn_ns: u64,
+    /// Since when it runs.
+    since: u64,
 }
 
 /// The VMs of one core that can run.
@@ -322,7 +326,9 @@ impl Scheduler {
             self.due.remove(&mut self.nodes.places, node);
             self.due.remove(&mut self.nodes.places, leader);
         }
-        self.running = Some(Running { vm, node, group, leader, allowance_ns });
+        let turn_ns = members_of(&self.groups, group).map_or(u64::MAX, |queue| queue.turn_ns(&self.nodes, node));
+        let turn_ns = turn_ns.min(self.top.turn_ns(&self.nodes, leader)).max(PREEMPT_NS);
+        self.running = Some(Running { vm, node, group, leader, allowance_ns, turn_ns, since: self.now });
         self.nr_waiting = self.nr_waiting.saturating_sub(1);
         Some(vm)
     }
@@ -419,18 +425,25 @@ impl Scheduler {
         }
     }
 
+    /// How long the VM that runs has its turn if others wait.
+    #[inline(always)]
+    fn turn_ns(&self) -> u64 {
+        let turn = self.running.map_or(u64::MAX, |running| running.turn_ns);
+        if self.is_urgent { PREEMPT_NS } else { turn.min(self.quantum_ns()) }
+    }
+
     /// Whether a VM that has run so long gives way now.
     #[must_use]
     pub fn is_over(&self, ran_ns: u64) -> bool {
         let is_used_up = self.running.is_some_and(|running| ran_ns >= running.allowance_ns);
-        let turn = if self.is_urgent { PREEMPT_NS } else { self.quantum_ns() };
+        let turn = self.turn_ns();
         is_used_up || (ran_ns >= turn && !self.is_empty())
     }
 
     /// How long a VM that has run so long may run before it must be asked again whether its turn is over.
     #[must_use]
     pub fn slice_ns(&self, ran_ns: u64) -> u64 {
-        let turn = if self.is_urgent { PREEMPT_NS } else { self.quantum_ns() };
+        let turn = self.turn_ns();
         let slice = match turn.saturating_sub(ran_ns) {
             0 => self.quantum_ns(),
             rest => rest,
@@ -544,6 +557,11 @@ impl Scheduler {
             self.nodes.at(members.node).state.is_waiting() && is_earlier(members.node, running.leader)
         } || is_due(node)
             || is_due(members.node);
+        // Or it is its turn once the request of the one that runs has been served.
+        let rival = if group == running.group { running.node } else { running.leader };
+        let rest = self.nodes.at(rival).request_left_ns();
+        let end = self.now.saturating_sub(running.since).saturating_add(rest).max(PREEMPT_NS);
+        self.running = Some(Running { turn_ns: running.turn_ns.min(end), ..running });
     }
 }
 

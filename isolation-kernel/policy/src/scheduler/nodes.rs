@@ -2,6 +2,7 @@
 //!
 //! [`Nodes`] is a slab: entities have numbers that stay.
 
+use super::queue::in_ns;
 use super::terms::Bounds;
 use alloc::vec::Vec;
 use hal::NoMemory;
@@ -76,6 +77,14 @@ impl Node {
     /// An entity that sleeps.
     pub const fn new(owner: u32, group: u32, weight: u32, time: u64) -> Self {
         Self { time, deadline: time, weight, owner, group, state: State::Asleep, ..Self::NIL }
+    }
+}
+
+impl Node {
+    /// What of its request has not been served yet, in nanoseconds.
+    pub fn request_left_ns(&self) -> u64 {
+        let left = self.deadline.wrapping_sub(self.time);
+        if left.cast_signed() <= 0 { 0 } else { in_ns(left, self.weight.into()) }
     }
 }
 

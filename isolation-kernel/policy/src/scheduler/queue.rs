@@ -20,6 +20,11 @@ pub(super) fn scaled(ns: u64, weight: u32) -> u64 {
     (ns.min(MAX_CHARGE_NS) << FRACTION_BITS) / u64::from(weight.max(1))
 }
 
+/// What virtual time is in nanoseconds for a weight.
+pub(super) fn in_ns(time: u64, weight: u64) -> u64 {
+    u64::try_from((u128::from(time) * u128::from(weight)) >> FRACTION_BITS).unwrap_or(u64::MAX)
+}
+
 /// Those that compete with each other: all groups, or the VMs of one group.
 ///
 /// Virtual time is the mean of the competitors' own times by weight. So it goes on by what is used, divided by the weight
@@ -234,6 +239,25 @@ impl Queue {
         }
         self.make_ready(nodes);
         self.ready.pop(&mut nodes.places)
+    }
+
+    /// How long the one that was chosen runs before another is to be looked at, in nanoseconds: until virtual time has
+    /// come up with one that is ahead now and has an earlier deadline, or what was asked for has been served.
+    #[inline(always)]
+    pub fn turn_ns(&self, nodes: &Nodes, chosen: u32) -> u64 {
+        match self.ahead.first() {
+            None => u64::MAX,
+            Some((time, id)) => self.until(nodes, chosen, time, id),
+        }
+    }
+
+    #[inline(never)]
+    fn until(&self, nodes: &Nodes, chosen: u32, time: u64, id: u32) -> u64 {
+        if !is_before(nodes.at(id).deadline, nodes.at(chosen).deadline) {
+            return nodes.at(chosen).request_left_ns();
+        }
+        let lead = if is_before(self.now, time) { time.wrapping_sub(self.now) } else { 0 };
+        in_ns(lead, self.weight)
     }
 
     /// One of those whose turn comes late, another for each `n`.

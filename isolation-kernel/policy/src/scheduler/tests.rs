@@ -190,6 +190,65 @@ fn a_group_that_was_alone_neither_gains_nor_loses_by_it() {
     }
 }
 
+/// One VM in a group of its own sleeps and wakes beside spinners of another: how long it waits at most once it is on
+/// its way, for so many nanoseconds of use and of sleep, and what part of the time it gets, in percent.
+fn beside_a_crowd(spinners: u32, burst: u64, pause: u64) -> (u64, u64) {
+    let mut scheduler = scheduler();
+    scheduler.set_group(Group(1), &Terms::shares(1)).unwrap();
+    let of = |vm: u32| Claim { group: Group(u32::from(vm == 0)), terms: Terms::shares(1), is_new: true };
+    for vm in 1..=spinners {
+        scheduler.enqueue(vm, &of(vm)).unwrap();
+    }
+    let (mut now, mut wakes_at, mut longest, mut got) = (0, 10_000_000, 0, 0);
+    while now < 2_000_000_000 {
+        let vm = scheduler.pick(Nanos(now)).unwrap();
+        if vm == 0 {
+            if now > 200_000_000 {
+                longest = longest.max(now - wakes_at);
+            }
+            scheduler.charge(0, burst);
+            now += burst;
+            got += burst;
+            scheduler.sleep(0);
+            wakes_at = now + pause;
+            continue;
+        }
+        let (began, mut charged) = (now, now);
+        now += scheduler.slice_ns(0);
+        if (began..now).contains(&wakes_at) {
+            now = wakes_at;
+            scheduler.charge(vm, now - charged);
+            charged = now;
+            scheduler.catch_up(Nanos(now));
+            scheduler.enqueue(0, &of(0)).unwrap();
+            if !scheduler.is_over(now - began) {
+                now += scheduler.slice_ns(now - began);
+            }
+        }
+        scheduler.charge(vm, now - charged);
+        scheduler.enqueue(vm, &of(vm)).unwrap();
+    }
+    (longest, got * 100 / now)
+}
+
+#[test]
+fn one_in_a_group_of_its_own_does_not_wait_for_a_crowd_in_another() {
+    for (spinners, burst, pause) in [(1, 100_000, 500_000), (10, 100_000, 500_000), (100, 300_000, 1_000_000)] {
+        let (longest, _) = beside_a_crowd(spinners, burst, pause);
+        assert!(longest <= 2 * PREEMPT_NS, "{longest} ns beside {spinners}, {burst} and {pause}");
+    }
+}
+
+#[test]
+fn one_that_wants_all_of_its_groups_part_gets_it_although_it_sleeps() {
+    for spinners in [1, 10, 100] {
+        for (burst, pause) in [(300_000, 100_000), (350_000, 100_000), (900_000, 300_000)] {
+            let (_, part) = beside_a_crowd(spinners, burst, pause);
+            assert!((44..=51).contains(&part), "{part} % beside {spinners}, {burst} and {pause}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_happens_the_trees_are_sound_and_nobody_waits_for_ever(
