@@ -43,9 +43,15 @@ fn reply(question: &[u8], zone: Zone, may_truncate: bool) -> Vec<u8> {
 
 /// A name server. Returns its address and how many questions it was asked by UDP and by TCP.
 fn serve(zone: Zone) -> (SocketAddr, Rc<Cell<(u32, u32)>>) {
-    let socket = UdpSocket::bind(([127, 0, 0, 1], 0)).unwrap();
+    // A port that is free for UDP can be taken for TCP by somebody else on this host.
+    let (socket, listener) = (0..100)
+        .find_map(|_| {
+            let socket = UdpSocket::bind(([127, 0, 0, 1], 0)).unwrap();
+            let listener = TcpListener::bind(socket.local_addr().unwrap()).ok()?;
+            Some((socket, listener))
+        })
+        .unwrap();
     let address = socket.local_addr().unwrap();
-    let listener = TcpListener::bind(address).unwrap();
     let asked = Rc::new(Cell::new((0, 0)));
     let (by_udp, by_tcp) = (asked.clone(), asked.clone());
     task::spawn(async move {
@@ -76,7 +82,8 @@ fn serve(zone: Zone) -> (SocketAddr, Rc<Cell<(u32, u32)>>) {
 }
 
 fn resolver(servers: Vec<SocketAddr>) -> Resolver {
-    let timeout = Duration::from_millis(200);
+    // Long enough for a busy host, on which an answer that comes too late would be asked for again.
+    let timeout = Duration::from_secs(1);
     Resolver::new(ResolverOptions { servers, timeout, ..ResolverOptions::default() })
 }
 
