@@ -557,6 +557,9 @@ impl Scheduler {
             self.nodes.at(members.node).state.is_waiting() && is_earlier(members.node, running.leader)
         } || is_due(node)
             || is_due(members.node);
+        if self.is_urgent {
+            return;
+        }
         // Or it is its turn once the request of the one that runs has been served.
         let rival = if group == running.group { running.node } else { running.leader };
         let rest = self.nodes.at(rival).request_left_ns();

@@ -34,6 +34,7 @@ pub mod model;
 pub mod outside;
 pub mod pages;
 pub mod script;
+pub mod seeds;
 pub mod spaces;
 pub mod supervisor;
 pub mod trial;

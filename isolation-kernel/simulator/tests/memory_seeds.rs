@@ -1,34 +1,13 @@
 //! Random runs of memory, named by their seeds ([`simulator::trial`]).
-//!
-//! | command | runs |
-//! |---|---|
-//! | `cargo test -p simulator --test memory_seeds` | a thousand seeds |
-//! | `FIRN_SEEDS=1000000 cargo test -p simulator --release --test memory_seeds` | so many |
-//! | `FIRN_SEED=17 cargo test -p simulator --test memory_seeds` | that one |
+//! [`simulator::seeds`] says how to run more of them, or one.
 
-use simulator::trial::{self, Guests, Outcome};
-use std::ops::Range;
-use std::panic::{catch_unwind, resume_unwind};
+use simulator::seeds::{self, Seeds};
+use simulator::trial::Guests;
 
 /// Seeds that once failed.
 const KEPT: &[u64] = &[];
 
-/// Parts into which the seeds are split, to run at the same time.
-const PARTS: u64 = 4;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
-}
-
-fn run(seed: u64) -> Outcome {
-    match catch_unwind(|| trial::run(seed, Guests::Memory, None)) {
-        Ok(outcome) => outcome,
-        Err(panic) => {
-            eprintln!("seed {seed} fails; alone: FIRN_SEED={seed} cargo test -p simulator --test memory_seeds");
-            resume_unwind(panic);
-        }
-    }
-}
+const SEEDS: Seeds = Seeds { guests: Guests::Memory, test: "memory_seeds" };
 
 /// What a part of the seeds has done together.
 #[derive(Debug, Default)]
@@ -46,15 +25,11 @@ struct Sums {
 }
 
 fn run_part(part: u64) {
-    if number("FIRN_SEED").is_some() {
-        return;
-    }
-    let seeds = number("FIRN_SEEDS").unwrap_or(1000);
-    let range: Range<u64> = seeds * part / PARTS..seeds * (part + 1) / PARTS;
+    let range = seeds::part(part);
     let count = range.end - range.start;
     let mut sums = Sums::default();
     for seed in range {
-        let outcome = run(seed);
+        let outcome = SEEDS.run(seed);
         sums.checks += outcome.deeds.checks;
         sums.frames += outcome.deeds.frames;
         sums.discards += outcome.deeds.discards;
@@ -97,8 +72,5 @@ fn fourth_part_of_the_seeds() {
 
 #[test]
 fn kept_seeds() {
-    let alone = number("FIRN_SEED");
-    for &seed in alone.as_slice().iter().chain(KEPT) {
-        println!("seed {seed}: {:?}", run(seed));
-    }
+    SEEDS.run_kept(KEPT);
 }

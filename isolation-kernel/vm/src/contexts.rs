@@ -5,7 +5,7 @@
 
 use crate::core::{After, Core};
 use crate::decode::{Allegation, Entering, Pages, SpacesRequest, decode_spaces};
-use crate::memory::{Absent, Mapped, Memory};
+use crate::memory::{Absent, Memory};
 use crate::perform::{Performed, SYSCALL_BYTES};
 use crate::tlb::{Entered, Found};
 use crate::vm::Vm;
@@ -22,13 +22,13 @@ use virtual_isa::tlb::{ENTRY_BYTES, Entry, Right};
 const FEW_ENTRIES: usize = 4;
 
 /// The registers as a context.
-const fn context_of(r: &Registers) -> Context {
+pub(crate) const fn context_of(r: &Registers) -> Context {
     let Registers { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rsp, rflags } = *r;
     Context { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rsp, rflags }
 }
 
 /// A context's registers.
-const fn registers_of(context: &Context) -> Registers {
+pub(crate) const fn registers_of(context: &Context) -> Registers {
     let Context { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rsp, rflags } =
         *context;
     Registers { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rsp, rflags }
@@ -199,13 +199,7 @@ impl<H: Hardware> Core<'_, H> {
             self.with_memory(vm, |memory, hw, shared, means| memory.compose(hw, shared, means, entry, right, access));
         match composed {
             Ok(mapped) => {
-                let counters = &mut vm.counters;
-                match mapped {
-                    Mapped::Found => {}
-                    Mapped::Zeroed => counters.faults_zero += 1,
-                    Mapped::Copied => counters.faults_copied += 1,
-                    Mapped::Unpacked => counters.faults_packed += 1,
-                }
+                vm.note_mapped(mapped);
                 After::Resume
             }
             Err(Absent::Violation) => {

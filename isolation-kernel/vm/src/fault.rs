@@ -8,6 +8,20 @@ use hal::{Access, Hardware, Ppn};
 use virtual_isa::exception::{Cause, SwapError};
 use virtual_isa::layout;
 
+impl<H: Hardware> Vm<H> {
+    /// Counts how a fault was mended.
+    #[inline(always)]
+    pub(crate) const fn note_mapped(&mut self, mapped: Mapped) {
+        let counters = &mut self.counters;
+        match mapped {
+            Mapped::Found => {}
+            Mapped::Zeroed => counters.faults_zero += 1,
+            Mapped::Copied => counters.faults_copied += 1,
+            Mapped::Unpacked => counters.faults_packed += 1,
+        }
+    }
+}
+
 impl<H: Hardware> Core<'_, H> {
     #[inline(never)]
     pub(crate) fn fault(&mut self, vm: &mut Vm<H>, address: u64, access: Access) -> After {
@@ -28,13 +42,7 @@ impl<H: Hardware> Core<'_, H> {
             self.with_memory(vm, |memory, hw, shared, means| memory.fault(hw, shared, means, Ppn(page), access));
         match result {
             Ok(mapped) => {
-                let counters = &mut vm.counters;
-                match mapped {
-                    Mapped::Found => {}
-                    Mapped::Zeroed => counters.faults_zero += 1,
-                    Mapped::Copied => counters.faults_copied += 1,
-                    Mapped::Unpacked => counters.faults_packed += 1,
-                }
+                vm.note_mapped(mapped);
                 if mapped != Mapped::Found && vm.memory.as_ref().is_some_and(|m| m.private_pages().is_multiple_of(64)) {
                     self.weigh(vm);
                 }

@@ -4,31 +4,30 @@
 //! read back as a whole when the VM wakes, and then it is gone; pages that it did not use lie in packs of their
 //! own and are read when they are touched.
 
+mod record;
+
 use crate::account::Pace;
+use crate::contexts::{context_of, registers_of};
 use crate::core::Core;
 use crate::delta::Place;
 use crate::fixed::FixedPages;
 use crate::memory::{Memory, Parts};
 use crate::network::transmit::Transmit;
-use crate::pack::{PACK_PAGES, Pack, Packer, Span, Squeezed, Writer};
+use crate::pack::{PACK_PAGES, Pack, Span, Writer};
 use crate::swap::{self, Handle, Stored, Swap};
-use crate::tlb::Entered;
 use crate::vm::{Account, Indices, Sleeper, State, Stub, Vm};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
-use hal::{Hardware, Nanos, NoMemory, PAGE_SIZE, Page, Ppn, Registers, VectorState};
+use hal::{Hardware, NoMemory, Ppn, VectorState};
 use policy::extents::Extent;
 use rand_chacha::rand_core::Rng;
-use serde::{Deserialize, Serialize};
+use record::{Body, ColdPack, EnteredRecord, Record, VERSION, read_page, write_page};
+use virtual_isa::context::Context;
 use virtual_isa::control::{self, Pending};
 use virtual_isa::exception::{Cause, SwapError};
 use virtual_isa::gate::Tier;
-use virtual_isa::tlb::Right;
-
-/// Version of the record's encoding.
-const VERSION: u8 = 2;
 
 /// Pages that go into a head. A VM that has more loses the coldest to packs of their own first.
 pub const MAX_HEAD_PAGES: usize = 24;
@@ -44,65 +43,6 @@ pub const MAX_MAP_PAGES: usize = 2048;
 
 /// Pages that were not used since the VM woke go into a pack of their own, if there are at least so many.
 pub const MIN_COLD_PAGES: usize = 4;
-
-/// The contents of a page.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Body {
-    Filled(u64),
-    Bare,
-    At { at: u16, length: u16 },
-}
-
-/// All that makes a VM besides its pages.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    version: u8,
-    vm: u32,
-    registers: [u64; 18],
-    vector: Option<Body>,
-    indices: [u32; 5],
-    arguments: String,
-    control: Body,
-    receive: Option<[Body; 2]>,
-    /// Pages that are in this head.
-    head: Vec<(u32, Body)>,
-    /// Pages that are in other packs, by the packs' place in `packs`.
-    cold: Vec<(u32, u32, u16, u16)>,
-    packs: Vec<ColdPack>,
-    /// The context that it is in. Its TLB is empty when it wakes.
-    entered: Option<EnteredRecord>,
-}
-
-/// A context that a VM is in.
-#[derive(Debug, Serialize, Deserialize)]
-struct EnteredRecord {
-    asid: u16,
-    is_kernel: bool,
-    deadline: u64,
-    own: [u64; 18],
-}
-
-impl EnteredRecord {
-    fn of(entered: &Entered) -> Self {
-        let &Entered { asid, right, deadline: Nanos(deadline), ref own } = entered;
-        Self { asid, is_kernel: right == Right::Kernel, deadline, own: words(own) }
-    }
-
-    const fn entered(&self) -> Entered {
-        let right = if self.is_kernel { Right::Kernel } else { Right::User };
-        Entered { asid: self.asid, right, deadline: Nanos(self.deadline), own: registers(self.own) }
-    }
-}
-
-/// A pack besides the head.
-#[derive(Debug, Serialize, Deserialize)]
-struct ColdPack {
-    number: u32,
-    epoch: u64,
-    live: u32,
-    /// Where on disk; a pack that was not there is kept with the stub.
-    stored: Option<Stored>,
-}
 
 /// Packs that a VM's pages go into in one attempt to park it.
 const MAX_SHED_PACKS: usize = 4;
@@ -125,44 +65,6 @@ pub enum NotNow {
 impl From<NoMemory> for NotNow {
     fn from(NoMemory: NoMemory) -> Self {
         Self::NoMemory
-    }
-}
-
-const fn words(r: &Registers) -> [u64; 18] {
-    let Registers { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rsp, rflags } = *r;
-    [rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rsp, rflags]
-}
-
-const fn registers(words: [u64; 18]) -> Registers {
-    let [rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rsp, rflags] = words;
-    Registers { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rsp, rflags }
-}
-
-/// Compresses a page into a pack that is being written.
-fn write_page<H: Hardware>(
-    hw: &mut H,
-    packer: &mut Packer,
-    writer: &mut Writer,
-    page: &Page,
-) -> Result<Body, NoMemory> {
-    Ok(match packer.squeeze(hw, page.mpn()) {
-        Squeezed::Filled(word) => Body::Filled(word),
-        Squeezed::Bytes(bytes) => {
-            let Span { at, length } = writer.push(hw, bytes)?;
-            Body::At { at, length }
-        }
-    })
-}
-
-/// Fills a page as a record says. False if what it names is no page.
-fn read_page<H: Hardware>(hw: &mut H, packer: &mut Packer, head: &[Page], body: Body, page: &Page) -> bool {
-    match body {
-        Body::Filled(0) | Body::Bare => true,
-        Body::Filled(word) => {
-            hw.write(page.mpn(), 0, [word.to_le_bytes(); PAGE_SIZE / 8].as_flattened());
-            true
-        }
-        Body::At { at, length } => packer.unpack(hw, head, Span { at, length }, page.mpn()),
     }
 }
 
@@ -340,7 +242,7 @@ impl<H: Hardware> Core<'_, H> {
         let record = Record {
             version: VERSION,
             vm: vm.number,
-            registers: words(&vm.registers),
+            registers: context_of(&vm.registers).to_words(),
             vector,
             indices: [i.transmit_tail, i.receive_head, i.console_head, i.request_tail, i.completion_head],
             arguments: String::from(&*vm.arguments),
@@ -509,7 +411,7 @@ impl<H: Hardware> Core<'_, H> {
             is_admitted: true,
             has_run: false,
             wants_park: None,
-            registers: registers(record.registers),
+            registers: registers_of(&Context::from_words(record.registers)),
             vector,
             memory_pages: stub.memory_pages,
             memory: Some(memory),
