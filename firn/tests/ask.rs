@@ -2,13 +2,8 @@
 
 mod common;
 
-use common::Bench;
+use common::{Bench, number};
 use serde_json::Value;
-
-fn number(status: &Value, name: &str) -> u64 {
-    let value = status.pointer(name).unwrap_or_else(|| panic!("{name} is missing: {status}"));
-    value.as_u64().unwrap_or_else(|| panic!("{name} is {value}"))
-}
 
 #[test]
 fn the_supervisor_is_asked_and_its_errors_are_told() {

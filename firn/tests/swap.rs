@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Bench, boot_with_disk, bundle, fleet};
+use common::{Bench, boot_with_disk, bundle, fleet, number};
 use firn::qemu::Kind;
 use firn::swap::Swap;
 use serde_json::Value;
@@ -24,11 +24,6 @@ fn pages(bench: &Bench) -> BTreeMap<u64, String> {
 
 fn status(bench: &Bench) -> Value {
     bench.firn(["status", "--format", "json"]).expect(0).json()
-}
-
-fn number(status: &Value, name: &str) -> u64 {
-    let value = status.pointer(name).unwrap_or_else(|| panic!("{name} is missing: {status}"));
-    value.as_u64().unwrap_or_else(|| panic!("{name} is {value}"))
 }
 
 #[test]

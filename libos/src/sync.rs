@@ -8,6 +8,10 @@
 
 pub use async_lock::{Barrier, Mutex, MutexGuard, OnceCell, RwLock, Semaphore, SemaphoreGuard};
 
+mod budget;
+
+pub use budget::{Budget, Charge};
+
 pub mod channel {
     //! Channels: many senders, many receivers, each message goes to one of them.
     //!

@@ -9,6 +9,7 @@ use crate::resp::{Arguments, BASE_REPLY_BYTES, NoRoom, Parser, Replies};
 use crate::server::{Shared, now_ms};
 use alloc::vec::Vec;
 use libos::net::{Error, TcpStream};
+use libos::sync::Charge;
 use libos::task::yield_now;
 use libos::time::{Duration, Instant, timeout, timeout_at};
 
@@ -32,7 +33,7 @@ struct Connection<'a> {
     /// When a request that has begun to come must be complete.
     deadline: Option<Instant>,
     /// Bytes of the common buffers that the input has, and the replies.
-    held: [usize; 2],
+    held: [Charge; 2],
 }
 
 const INPUT: usize = 0;
@@ -59,7 +60,8 @@ impl From<Error> for End {
 /// Serves a client until it goes, has to go, or has been silent for too long.
 pub async fn serve(stream: &TcpStream, shared: &Shared) {
     let (parser, input, replies) = (Parser::default(), Vec::new(), Replies::default());
-    let mut connection = Connection { stream, shared, parser, input, replies, deadline: None, held: [0; 2] };
+    let held = [shared.buffers.take_none(), shared.buffers.take_none()];
+    let mut connection = Connection { stream, shared, parser, input, replies, deadline: None, held };
     let end = connection.run().await;
     let end = match end {
         Err(End::Refused(message)) => {
@@ -86,12 +88,6 @@ async fn linger(stream: &TcpStream) {
     let deadline = Instant::now() + LINGER;
     let _ = stream.close_write();
     while let Ok(Ok(1..)) = timeout_at(deadline, stream.read(&mut bytes)).await {}
-}
-
-impl Drop for Connection<'_> {
-    fn drop(&mut self) {
-        self.shared.give_buffer(self.held.iter().sum());
-    }
 }
 
 impl Connection<'_> {
@@ -232,12 +228,6 @@ impl Connection<'_> {
 
     /// Has so many bytes of the common buffers for this. Changes nothing if there are not so many.
     fn hold(&mut self, what: usize, bytes: usize) -> bool {
-        let Some(held) = self.held.get_mut(what) else { return false };
-        if bytes > *held && !self.shared.take_buffer(bytes - *held) {
-            return false;
-        }
-        self.shared.give_buffer(held.saturating_sub(bytes));
-        *held = bytes;
-        true
+        self.held.get_mut(what).is_some_and(|held| held.change_to(bytes))
     }
 }

@@ -9,7 +9,7 @@ use core::cell::{Cell, RefCell};
 use libos::Error;
 use libos::arguments::parse_or;
 use libos::net::{Ipv6Addr, ListenOptions, TcpListener};
-use libos::sync::Notify;
+use libos::sync::{Budget, Notify};
 use libos::task::{select, spawn, yield_now};
 use libos::time::{Duration, Instant, sleep_until};
 
@@ -28,8 +28,8 @@ pub struct Shared {
     pub store: RefCell<Store>,
     /// What is counted.
     pub counters: Counters,
-    /// Bytes that large requests and replies may still take.
-    buffers_left: Cell<usize>,
+    /// Bytes for large requests and replies.
+    pub(crate) buffers: Budget,
     /// The sweeper is to look again: something expires earlier than it thinks.
     sweep: Notify,
     /// When the sweeper is to wake up.
@@ -42,26 +42,10 @@ impl Shared {
             settings,
             store: RefCell::new(Store::new(libos::rand::bytes(), settings.max_memory)),
             counters: Counters::default(),
-            buffers_left: Cell::new(settings.buffer_bytes),
+            buffers: Budget::new(settings.buffer_bytes),
             sweep: Notify::default(),
             sweep_at: Cell::new(None),
         }
-    }
-
-    /// Takes bytes of what is for large requests and replies, or none if there are not so many.
-    pub(crate) fn take_buffer(&self, bytes: usize) -> bool {
-        match self.buffers_left.get().checked_sub(bytes) {
-            Some(left) => {
-                self.buffers_left.set(left);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Gives them back.
-    pub(crate) fn give_buffer(&self, bytes: usize) {
-        self.buffers_left.set(self.buffers_left.get() + bytes);
     }
 
     /// Sees to it that keys are removed when they are due. To be called after commands.

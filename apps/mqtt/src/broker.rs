@@ -4,7 +4,6 @@
 //! it waits for. What does not fit is dropped for the client whose queue is full, or refused altogether when memory is:
 //! a message that is to arrive surely is not acknowledged then.
 
-use crate::budget::Budget;
 use crate::packet::{Message, Qos};
 use crate::session::{Delivery, Outgoing, Published, Session};
 use crate::settings::Settings;
@@ -12,7 +11,7 @@ use crate::topic;
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use libos::sync::Notify;
+use libos::sync::{Budget, Notify};
 
 /// What a message takes besides its bytes.
 const MESSAGE_BYTES: usize = 128;

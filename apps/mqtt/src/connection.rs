@@ -4,7 +4,6 @@
 //! publishes faster than others take it is not read from for a while.
 
 use crate::broker::{Link, Pressure};
-use crate::budget::Charge;
 use crate::packet::{self, Connect, Malformed, Message, Packet, Qos};
 use crate::server::Shared;
 use crate::topic;
@@ -12,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use libos::net::{Error, TcpStream};
+use libos::sync::Charge;
 use libos::task::{Either3, select3, yield_now};
 use libos::time::{Duration, Instant, sleep_until, timeout, timeout_at};
 

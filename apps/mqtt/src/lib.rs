@@ -11,7 +11,6 @@
 extern crate alloc;
 
 pub mod broker;
-pub mod budget;
 pub mod connection;
 pub mod packet;
 pub mod server;

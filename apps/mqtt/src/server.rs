@@ -1,7 +1,6 @@
 //! All connections, and the broker they share.
 
 use crate::broker::Broker;
-use crate::budget::Budget;
 use crate::connection;
 use crate::settings::Settings;
 use alloc::rc::Rc;
@@ -9,7 +8,7 @@ use core::cell::RefCell;
 use libos::Error;
 use libos::arguments::parse_or;
 use libos::net::{Ipv6Addr, ListenOptions, TcpListener};
-use libos::sync::Semaphore;
+use libos::sync::{Budget, Semaphore};
 use libos::task::spawn;
 use libos::time::Duration;
 

@@ -1,12 +1,11 @@
 //! What the broker keeps for a client: what it wants, what waits for it, what it has not acknowledged.
 
-use crate::budget::Charge;
 use crate::packet::Qos;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use libos::sync::Notify;
+use libos::sync::{Charge, Notify};
 
 /// Messages that a client may have without having acknowledged them.
 pub const MAX_IN_FLIGHT: usize = 16;

@@ -1,8 +1,8 @@
 //! The broker without sockets: who gets what, what is kept, and what happens when there is no room.
 
+use libos::sync::Budget;
 use mqtt::Settings;
 use mqtt::broker::{Broker, Full, Link, Pressure};
-use mqtt::budget::Budget;
 use mqtt::packet::{Message, Qos};
 use mqtt::topic;
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! What the service answers.
 
 use alloc::vec::Vec;
-use libos::http::Response;
+use libos::http::{Response, write_number};
 
 /// Text that fills `/`: lines of 64 bytes.
 pub static FILLER: [u8; 1024] = filler_text();
@@ -51,19 +51,6 @@ fn write_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
         out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
-}
-
-fn write_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10).to_le_bytes()[0];
-        number /= 10;
-        if number == 0 {
-            return out.extend_from_slice(&digits[at..]);
-        }
     }
 }
 

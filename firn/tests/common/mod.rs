@@ -223,3 +223,9 @@ impl Done {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}\n{}", self.out, self.err))
     }
 }
+
+/// The number at a place of a status.
+pub fn number(status: &Value, name: &str) -> u64 {
+    let value = status.pointer(name).unwrap_or_else(|| panic!("{name} is missing: {status}"));
+    value.as_u64().unwrap_or_else(|| panic!("{name} is {value}"))
+}

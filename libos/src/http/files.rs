@@ -130,14 +130,14 @@ fn content_range(part: Option<&Range<usize>>, length: usize) -> Vec<u8> {
     let mut out = b"bytes ".to_vec();
     match part {
         Some(part) => {
-            write_number(&mut out, part.start);
+            write_number(&mut out, part.start as u64);
             out.push(b'-');
-            write_number(&mut out, part.end - 1);
+            write_number(&mut out, part.end as u64 - 1);
         }
         None => out.push(b'*'),
     }
     out.push(b'/');
-    write_number(&mut out, length);
+    write_number(&mut out, length as u64);
     out
 }
 

@@ -44,7 +44,7 @@ pub use limits::Limits;
 pub use request::{Method, Request};
 #[cfg(feature = "json")]
 pub use response::Json;
-pub use response::{Body, IntoResponse, Maker, Response};
+pub use response::{Body, IntoResponse, Maker, Response, write_number};
 pub use router::{IntoReply, Reply, Router};
 pub use server::Server;
 pub use status::Status;

@@ -74,7 +74,7 @@ impl Response {
     pub fn new(status: Status) -> Self {
         let mut body = Vec::new();
         if status.code() >= 400 {
-            write_number(&mut body, usize::from(status.code()));
+            write_number(&mut body, status.code().into());
             body.push(b' ');
             body.extend_from_slice(status.reason().as_bytes());
             body.push(b'\n');
@@ -160,14 +160,14 @@ impl Response {
     /// Appends the head.
     pub(super) fn write_head(&self, out: &mut Vec<u8>, persistence: Persistence) {
         out.extend_from_slice(b"HTTP/1.1 ");
-        write_number(out, usize::from(self.status.code()));
+        write_number(out, self.status.code().into());
         out.push(b' ');
         out.extend_from_slice(self.status.reason().as_bytes());
         if !self.status.is_bodiless() {
             out.extend_from_slice(b"\r\ncontent-type: ");
             out.extend_from_slice(self.kind.as_bytes());
             out.extend_from_slice(b"\r\ncontent-length: ");
-            write_number(out, self.body.len());
+            write_number(out, self.body.len() as u64);
         }
         out.extend_from_slice(match persistence {
             Persistence::Open => b"\r\n".as_slice(),
@@ -190,7 +190,14 @@ pub(super) enum Persistence {
     Close,
 }
 
-pub(super) fn write_number(out: &mut Vec<u8>, mut number: usize) {
+/// Writes a number in decimal digits, without what `format!` brings along.
+///
+/// ```
+/// let mut out = b"id=".to_vec();
+/// libos::http::write_number(&mut out, 42);
+/// assert_eq!(out, b"id=42");
+/// ```
+pub fn write_number(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
@@ -309,7 +316,7 @@ mod tests {
         );
         assert_eq!(head(&Response::new(Status::NOT_MODIFIED), Persistence::Open), "HTTP/1.1 304 Not Modified\r\n\r\n");
         let mut out = Vec::new();
-        write_number(&mut out, usize::MAX);
+        write_number(&mut out, u64::MAX);
         assert_eq!(String::from_utf8(out).unwrap(), std::format!("{}", usize::MAX));
     }
 

@@ -4,6 +4,18 @@ use alloc::rc::Rc;
 use core::cell::Cell;
 
 /// A number of bytes, of which parts are taken.
+///
+/// ```
+/// use libos::sync::Budget;
+///
+/// let budget = Budget::new(100);
+/// let mut charge = budget.take(60).unwrap();
+/// assert!(budget.take(41).is_none() && !charge.change_to(101));
+/// assert!(charge.change_to(90));
+/// assert_eq!(budget.left(), 10);
+/// drop(charge);
+/// assert_eq!(budget.left(), 100);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Budget(Rc<Cell<usize>>);
 
@@ -20,6 +32,12 @@ impl Budget {
         self.0.get()
     }
 
+    /// Takes nothing yet.
+    #[must_use]
+    pub fn take_none(&self) -> Charge {
+        Charge { budget: self.clone(), bytes: 0 }
+    }
+
     /// Takes some, or nothing if there is not so much.
     #[must_use]
     pub fn take(&self, bytes: usize) -> Option<Charge> {
@@ -33,6 +51,17 @@ impl Budget {
 pub struct Charge {
     budget: Budget,
     bytes: usize,
+}
+
+impl Charge {
+    /// Has so many bytes instead. Changes nothing, and says so, if there is not so much.
+    #[must_use]
+    pub fn change_to(&mut self, bytes: usize) -> bool {
+        let Some(left) = self.budget.left().saturating_add(self.bytes).checked_sub(bytes) else { return false };
+        self.budget.0.set(left);
+        self.bytes = bytes;
+        true
+    }
 }
 
 impl Drop for Charge {
