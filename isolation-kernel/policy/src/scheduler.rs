@@ -8,10 +8,9 @@
 //! SIGCOMM 1996): by deadline, and those that are ahead, by when they will not be. What is used is only added up until
 //! the entity waits again.
 //!
-//! *Sleepers.* One that comes back has the lag it had, but at most 400 us of credit and one quantum of debt,
-//! and a short first request:
-//! patience buys promptness, a deadline before everybody's who goes on, and not more than the share. Debts are
-//! kept and paid by time, also by one that is removed and comes back.
+//! *Sleepers.* One that comes back has the lag it had, but at most 400 us of credit and one quantum of debt, and asks
+//! for [`PREEMPT_NS`] at a time until it has used a quantum: patience buys promptness, deadlines before everybody's who
+//! goes on, and not more than the share. Debts are kept and paid by time, also by one that is removed and comes back.
 //!
 //! *Quantum.* [`LATENCY_NS`] divided by the number that can run, between [`MIN_QUANTUM_NS`] and
 //! [`MAX_QUANTUM_NS`]: 4 ms for up to 8, 1 ms from 32 on.

@@ -53,6 +53,8 @@ pub(super) struct Node {
     pub deadline: u64,
     /// What it has used that is not in its virtual time yet, in nanoseconds.
     pub owed_ns: u64,
+    /// What it may still ask for in short requests, in nanoseconds: it has come lately.
+    pub fresh_ns: u32,
     pub weight: u32,
     /// Number of the VM or group.
     pub owner: u32,
@@ -67,6 +69,7 @@ impl Node {
         time: 0,
         deadline: 0,
         owed_ns: 0,
+        fresh_ns: 0,
         weight: 1,
         owner: NONE,
         group: NONE,

@@ -129,15 +129,17 @@ impl Queue {
             // Rounded up, so that nobody gains by many short turns.
             node.time = node.time.wrapping_add((ns << FRACTION_BITS).div_ceil(u64::from(node.weight)));
             self.advance(ns);
+            node.fresh_ns = node.fresh_ns.saturating_sub(u32::try_from(ns).unwrap_or(u32::MAX));
         }
         if !is_before(node.time, node.deadline) {
-            node.deadline = node.time.wrapping_add(scaled(quantum_ns, node.weight));
+            let request_ns = if node.fresh_ns == 0 { quantum_ns } else { PREEMPT_NS };
+            node.deadline = node.time.wrapping_add(scaled(request_ns, node.weight));
         }
         ns
     }
 
-    /// Gives an entity that comes back its virtual time: its lag is what it was, but at most two first requests of
-    /// credit, or one quantum of debt. Its first request is a short one, so its turn comes soon; the next is one of a quantum.
+    /// Gives an entity that comes back its virtual time: its lag is what it was, but at most two short requests of
+    /// credit, or one quantum of debt. Its requests are short until it has used a quantum, so its turns come soon.
     #[inline(always)]
     pub fn place(&self, node: &mut Node, quantum_ns: u64) {
         let request = scaled(PREEMPT_NS, node.weight);
@@ -154,6 +156,7 @@ impl Queue {
             }
         }
         node.deadline = node.time.wrapping_add(request);
+        node.fresh_ns = u32::try_from(quantum_ns).unwrap_or(u32::MAX);
     }
 
     /// An entity begins to compete; it waits. There is room for it.
