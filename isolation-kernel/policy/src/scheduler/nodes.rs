@@ -131,6 +131,11 @@ impl Nodes {
         }
     }
 
+    #[cfg(test)]
+    pub fn all(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.state != State::Free)
+    }
+
     /// Makes room for more entities.
     pub fn grow(&mut self) -> Result<(), NoMemory> {
         let first = u32::try_from(self.capacity()).map_err(|_| NoMemory)?;

@@ -121,14 +121,17 @@ impl Queue {
         i64::try_from(change).unwrap_or(0)
     }
 
-    /// Brings an entity that does not wait up to date: its virtual time, its request, and the queue's time. A request
-    /// that is served is followed by the next. Returns what it had used since it was settled last.
+    /// Brings an entity that does not wait up to date: its virtual time, its request, and the queue's time if it
+    /// competes. A request that is served is followed by the next. Returns what it had used since it was settled last.
     pub fn settle(&mut self, node: &mut Node, quantum_ns: u64) -> u64 {
         let ns = core::mem::take(&mut node.owed_ns).min(MAX_CHARGE_NS);
         if ns > 0 {
             // Rounded up, so that nobody gains by many short turns.
             node.time = node.time.wrapping_add((ns << FRACTION_BITS).div_ceil(u64::from(node.weight)));
-            self.advance(ns);
+            // What was done for one that slept is its own debt alone.
+            if node.state.is_competing() {
+                self.advance(ns);
+            }
             node.fresh_ns = node.fresh_ns.saturating_sub(u32::try_from(ns).unwrap_or(u32::MAX));
         }
         if !is_before(node.time, node.deadline) {
@@ -326,6 +329,14 @@ impl Queue {
     #[cfg(test)]
     pub fn behind(&self, time: u64) -> i64 {
         self.now.wrapping_sub(time).cast_signed()
+    }
+
+    /// By how much virtual time, multiplied by all their weights, differs from the sum of those of these that compete.
+    #[cfg(test)]
+    pub fn error<'a>(&self, nodes: impl Iterator<Item = &'a Node>) -> u128 {
+        let competing = nodes.filter(|node| node.state.is_competing());
+        let sum: i128 = competing.map(|node| i128::from(node.weight) * i128::from(-self.behind(node.time))).sum();
+        sum.unsigned_abs()
     }
 
     /// Whether the heaps are as they must be.
