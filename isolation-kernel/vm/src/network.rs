@@ -30,7 +30,7 @@ pub const POLL_GAP_NS: u64 = 100_000;
 const FLUSH_AFTER: u32 = 16;
 
 /// How long a frame waits for more while VMs want to run: telling the card costs far more than a frame.
-const FLUSH_GAP_NS: u64 = 1_000_000;
+const FLUSH_GAP_NS: u64 = 250_000;
 
 /// A wire whose rate is bounded carries what that is in a second divided by this at a time: 10 ms of it.
 const WIRE_BURST_PART: u32 = 100;

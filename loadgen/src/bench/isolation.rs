@@ -6,10 +6,13 @@
 //! victim's share of the processor is one by the number of groups that are busy.
 //!
 //! Latencies are those since a request was due, over connections that are kept: a slow machine is not asked less often,
-//! and an answer takes the victim one turn. Throughput is that of new connections.
+//! and an answer takes the victim one turn. Throughput is that of new connections; beside it stands what part of the
+//! processor's time the victim had for it, as the kernel accounts it: that is what the kernel shares out, and what a
+//! request costs grows beside others, whose work drives the victim's out of caches.
 
 use super::report::{Findings, Measure};
 use super::{Bench, Scenario};
+use crate::driver::Session;
 use crate::fleet::{DEFAULT_SHARES, Fleet, Neighbours};
 use crate::machine::{Failure, counter};
 use crate::plot::figure::{Colour, Figure, Panel, Series};
@@ -43,6 +46,9 @@ const QUANTUM_MS: f64 = 4.0;
 
 /// Address of the VM that is flooded: the first of the attackers, which wakes now and then and is no victim.
 const FLOODED: &str = "10.65.0.2";
+
+/// Number of the VM that is attacked.
+const VICTIM: u32 = 1;
 
 /// VMs that the supervisor creates and destroys at a time.
 const STORM: u32 = 200;
@@ -144,6 +150,9 @@ struct Sample {
     paced: HttpReport,
     /// As fast as it answers.
     pushed: HttpReport,
+    /// What part of the processor was used by the victim and for it meanwhile. Not known while the supervisor is busy
+    /// with its storm.
+    processor: Option<f64>,
     /// What the supervisor said of its storm.
     storm: Option<String>,
     /// VMs that had ended by then.
@@ -211,12 +220,31 @@ fn measure(bench: &Bench<'_>, attack: Option<&Attack>, fleet: &Fleet) -> Result<
         storm = Some(session.ask_meanwhile(&words, patience)?);
     }
     let paced = load(&duration, &paced)?;
-    let pushed = load(&duration, &pushed)?;
+    let mut processor = None;
+    let pushed = if storm.is_some() {
+        load(&duration, &pushed)?
+    } else {
+        let [used, elapsed] = processor_time(&session)?;
+        let pushed = load(&duration, &pushed)?;
+        let after = processor_time(&session)?;
+        processor = Some((after[0] - used) / (after[1] - elapsed));
+        pushed
+    };
     let storm = storm.map(|storm| storm.succeed(bench.driver.firn.stop)).transpose()?;
     let storm = storm.map(|said| String::from_utf8_lossy(&said).trim().to_owned());
     let status = session.status()?;
     session.end()?;
-    Ok(Sample { name, paced, pushed, storm, ended: counter(&status, "ended"), status })
+    Ok(Sample { name, paced, pushed, processor, storm, ended: counter(&status, "ended"), status })
+}
+
+/// Time that the victim has used, and that the machine has been up, in nanoseconds.
+fn processor_time(session: &Session<'_>) -> Result<[f64; 2], Failure> {
+    let (victim, status) = (session.inspect(VICTIM)?, session.status()?);
+    let sum = || {
+        let used = counter(&victim, "guest_ns")? + counter(&victim, "kernel_ns")?;
+        Some([used, counter(&status, "uptime_ns")?])
+    };
+    sum().ok_or_else(|| Failure::failed("firn does not say what time a VM has used"))
 }
 
 /// Latencies since requests were due, if anything was answered.
@@ -250,6 +278,8 @@ fn figures(samples: &[Sample], is_quick: bool) -> Vec<Measure> {
             Some(sample.pushed.requests.per_s),
         );
         figures.push(Measure::new(&format!("{name}_p50_ms"), &format!("{about}, p50"), "ms", ms(|t| t.p50_us)));
+        let part = sample.processor.map(|part| part * 100.0);
+        figures.push(Measure::new(&format!("{name}_processor"), &format!("{about}, part of the processor"), "%", part));
         let Some(attack) = attack else {
             figures.extend([p99, per_s]);
             continue;
@@ -275,7 +305,8 @@ fn figures(samples: &[Sample], is_quick: bool) -> Vec<Measure> {
 
 /// What the victim did alone and under each attack, in rows.
 fn table(samples: &[Sample], is_quick: bool) -> Vec<Vec<String>> {
-    let heading = ["victim beside", "p50", "p99", "times alone", "unanswered", "throughput", "its share", "verdict"];
+    let heading =
+        ["victim beside", "p50", "p99", "times alone", "unanswered", "throughput", "its share", "processor", "verdict"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     let Some(alone) = samples.first() else { return rows };
     for sample in samples {
@@ -304,6 +335,7 @@ fn table(samples: &[Sample], is_quick: bool) -> Vec<Vec<String>> {
             lost.to_string(),
             format!("{}/s", crate::human::rate(per_s)),
             share.map_or_else(String::new, |share| format!("{}/s", crate::human::rate(share))),
+            sample.processor.map_or_else(String::new, |part| format!("{:.0} %", part * 100.0)),
             verdict.to_owned(),
         ]);
     }
