@@ -94,6 +94,9 @@ pub enum Command {
         format: Format,
     },
     /// Show a VM's state and counters, and where its memory is.
+    ///
+    /// `wake_latency` counts how long it took from waking to running: less than 1.024 us, than 2.048 us, and so on by powers
+    /// of two; the last number counts all that took longer.
     Inspect {
         /// Number of the VM.
         vm: u32,
@@ -106,8 +109,8 @@ pub enum Command {
     },
     /// Give the supervisor a command, and print its answer when it is done.
     ///
-    /// Its commands: status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], pause N, start N, churn FIRST COUNT,
-    /// storm FIRST COUNT SECONDS, race FIRST-LAST SECONDS, down.
+    /// Its commands: status, memory, vm N, vm-memory N, vm-time N, park N|N-M|all [memory|disk], pause N, start N,
+    /// churn FIRST COUNT, storm FIRST COUNT SECONDS, race FIRST-LAST SECONDS, down.
     Ask {
         /// Which machine.
         #[command(flatten)]

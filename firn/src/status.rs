@@ -36,7 +36,10 @@ pub fn inspect(project: &Project, name: &str, vm: u32) -> Result<Value> {
     let machine = Machine::open_alive(project, name)?;
     check_vm(&machine, vm)?;
     let mut answer = object(&serial::ask(&machine, &format!("vm {vm}"), "vm ", TIMEOUT)?)?;
-    merge(&mut answer, object(&serial::ask(&machine, &format!("vm-memory {vm}"), "vm-memory ", TIMEOUT)?)?);
+    for about in ["vm-memory", "vm-time"] {
+        let said = serial::ask(&machine, &format!("{about} {vm}"), &format!("{about} "), TIMEOUT)?;
+        merge(&mut answer, object(&said)?);
+    }
     let record = &machine.record;
     let service = record.services.iter().find(|s| vm >= s.first_vm && vm - s.first_vm < s.count);
     let service = service.map_or("supervisor", |s| s.name.as_str());

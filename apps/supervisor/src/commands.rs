@@ -1,4 +1,4 @@
-//! What the console asks: `status`, `memory`, `vm N`, `vm-memory N`, `park VMS [TIER]`, `pause N`,
+//! What the console asks: `status`, `memory`, `vm N`, `vm-memory N`, `vm-time N`, `park VMS [TIER]`, `pause N`,
 //! `start N`, `churn FIRST COUNT`, `storm FIRST COUNT SECONDS`, `race FIRST-LAST SECONDS`, `down`.
 //!
 //! Answers are single lines. What takes long is done in the background, one command at a time, and says when it is
@@ -44,6 +44,8 @@ pub enum Command {
     Vm(u32),
     /// Where a VM's memory is.
     VmMemory(u32),
+    /// What a VM has had of the processor.
+    VmTime(u32),
     /// To park VMs that sleep.
     Park(Vms, Tier),
     /// To let a VM run no more.
@@ -61,7 +63,7 @@ pub enum Command {
 }
 
 /// All commands, for who mistypes.
-const USAGE: &str = "there are status, memory, vm N, vm-memory N, park N|N-M|all [memory|disk], pause N, start N, \
+const USAGE: &str = "there are status, memory, vm N, vm-memory N, vm-time N, park N|N-M|all [memory|disk], pause N, start N, \
                      churn FIRST COUNT, storm FIRST COUNT SECONDS, race FIRST-LAST SECONDS, down";
 
 fn number(word: &str) -> Result<u32, String> {
@@ -99,6 +101,7 @@ impl Command {
             ["down"] => Self::Down,
             ["vm", vm] => Self::Vm(number(vm)?),
             ["vm-memory", vm] => Self::VmMemory(number(vm)?),
+            ["vm-time", vm] => Self::VmTime(number(vm)?),
             ["park", vms] | ["park", vms, "memory"] => Self::Park(Vms::parse(vms)?, Tier::Memory),
             ["park", vms, "disk"] => Self::Park(Vms::parse(vms)?, Tier::Disk),
             ["pause", vm] => Self::Pause(number(vm)?),
@@ -165,6 +168,10 @@ pub async fn execute<M: Machine>(office: &Rc<Office<M>>, command: Command) -> Re
         Command::VmMemory(vm) => {
             let status = inspect(office, vm).await?;
             format!("vm-memory {}", show::vm_memory(&office.fleet.borrow(), vm, &status))
+        }
+        Command::VmTime(vm) => {
+            let status = inspect(office, vm).await?;
+            format!("vm-time {}", show::vm_time(&office.fleet.borrow(), vm, &status))
         }
         Command::Park(Vms::One(vm), tier) => {
             let parked = office.machine.call(Operation::Park { vm, tier }).await;
@@ -286,6 +293,7 @@ mod tests {
             (" memory ", Memory),
             ("  vm   7 ", Vm(7)),
             ("vm-memory 0", VmMemory(0)),
+            ("vm-time 7", VmTime(7)),
             ("park 7", Park(Vms::One(7), Tier::Memory)),
             ("park 7-9 disk", Park(Vms::Range(7..10), Tier::Disk)),
             ("park 7-7 memory", Park(Vms::Range(7..8), Tier::Memory)),

@@ -2,7 +2,9 @@
 
 use crate::fleet::Fleet;
 use crate::json::Object;
+use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::{MachineStatus, VmState, VmStatus};
 
@@ -128,8 +130,6 @@ pub fn vm(fleet: &Fleet, vm: u32, status: &VmStatus) -> String {
         .number("faults", counters.faults)
         .number("parks", counters.parks)
         .number("dispatches", counters.dispatches)
-        .number("waited_ns", status.waited_ns)
-        .number("preemptions", status.preemptions)
         .number("frames_sent", counters.frames_sent)
         .number("frames_received", counters.frames_received)
         .number("drops_queue_full", counters.drops_queue_full)
@@ -141,6 +141,26 @@ pub fn vm(fleet: &Fleet, vm: u32, status: &VmStatus) -> String {
         .number("waits_rate", counters.waits_rate)
         .number("console_dropped", counters.console_dropped)
         .finish()
+}
+
+/// The answer to `vm-time N`: what it has had of the processor, and how long it waited for it.
+#[must_use]
+pub fn vm_time(fleet: &Fleet, vm: u32, status: &VmStatus) -> String {
+    let counters = &status.counters;
+    beginning(fleet, vm, status)
+        .number("guest_ns", counters.guest_ns)
+        .number("kernel_ns", counters.kernel_ns)
+        .number("dispatches", counters.dispatches)
+        .number("waited_ns", status.waited_ns)
+        .number("preemptions", status.preemptions)
+        .raw("wake_latency", &list(&status.latency))
+        .finish()
+}
+
+/// Numbers as a JSON list.
+fn list(numbers: &[u32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    format!("[{}]", numbers.join(","))
 }
 
 /// The answer to `vm-memory N`: where its pages are, and how it came by them.
@@ -312,6 +332,8 @@ mod tests {
         let shown = parse("vm-memory ", &vm_memory(&fleet, 3, &status(VmState::Starved)));
         assert_eq!((&shown["state"], &shown["template_pages"]), (&"starved".into(), &31.into()));
         assert_eq!(shown["faults_disk"], 1u64 << 56);
+        let shown = parse("vm-time ", &vm_time(&fleet, 3, &status(VmState::Starved)));
+        assert_eq!((&shown["waited_ns"], &shown["wake_latency"][15]), (&(1u64 << 56).into(), &u32::MAX.into()));
     }
 
     #[test]
