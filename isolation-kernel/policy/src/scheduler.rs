@@ -147,6 +147,8 @@ pub struct Scheduler {
     nr_waiting: usize,
     /// Whether one waits that should run before the one that runs.
     is_urgent: bool,
+    /// Whether somebody came since the one that runs was asked last whether its turn is over.
+    has_come: bool,
     nr_picks: u32,
     /// Where dropping goes on.
     hand: u32,
@@ -176,6 +178,7 @@ impl Scheduler {
             running: None,
             nr_waiting: 0,
             is_urgent: false,
+            has_come: false,
             nr_picks: 0,
             hand: 0,
             now: 0,
@@ -306,7 +309,7 @@ impl Scheduler {
             self.stop_running(false);
         }
         self.tell(now);
-        self.is_urgent = false;
+        (self.is_urgent, self.has_come) = (false, false);
         self.nr_picks = self.nr_picks.wrapping_add(1);
         if self.nr_picks.is_multiple_of(DROP_PERIOD) {
             self.drop_forgotten();
@@ -439,6 +442,23 @@ impl Scheduler {
         is_used_up || (ran_ns >= turn && !self.is_empty())
     }
 
+    /// Whether it is to be asked again if the turn of the one that runs is over: somebody came meanwhile.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_to_look_again(&self) -> bool {
+        self.has_come
+    }
+
+    /// It is.
+    pub const fn look_again(&mut self) {
+        self.has_come = true;
+    }
+
+    /// It has been asked.
+    pub const fn note_look(&mut self) {
+        self.has_come = false;
+    }
+
     /// How long a VM that has run so long may run before it must be asked again whether its turn is over.
     #[must_use]
     pub fn slice_ns(&self, ran_ns: u64) -> u64 {
@@ -482,6 +502,7 @@ impl Scheduler {
             self.join_group(leader, quantum);
         }
         if self.running.is_some() {
+            self.has_come = true;
             self.note_urgency(node, group);
         }
     }

@@ -3,7 +3,7 @@
 //! Nothing of this is for use: a machine with a part switched off keeps all that is promised of isolation, and is
 //! slower. Source: Whitaker, Shaw, Gribble, "Scale and Performance in the Denali Isolation Kernel" (2002).
 
-use crate::core::{After, Core};
+use crate::core::Core;
 use crate::vm::State;
 use alloc::collections::VecDeque;
 use hal::{Hardware, Nanos};
@@ -51,6 +51,7 @@ impl<H: Hardware> Core<'_, H> {
         let can_run = self.vms.get(number).is_some_and(|vm| vm.state == State::Runnable);
         if can_run && !self.ablation.urgent.contains(&number) {
             self.ablation.urgent.push_back(number);
+            self.scheduler.look_again();
         }
     }
 
@@ -59,15 +60,13 @@ impl<H: Hardware> Core<'_, H> {
         !self.ablation.urgent.is_empty()
     }
 
-    /// What a VM does after an exit, if another one has to run at once.
-    pub(crate) fn unless_urgent(&self, after: After) -> After {
-        if after == After::Resume && self.has_urgent() { After::Yield } else { after }
-    }
-
     /// The VM that runs next.
     pub(crate) fn next_vm(&mut self, now: Nanos) -> Option<u32> {
         let Some(number) = self.ablation.urgent.pop_front() else { return self.scheduler.pick(now) };
         self.scheduler.sleep(number);
+        if self.has_urgent() {
+            self.scheduler.look_again();
+        }
         Some(number)
     }
 }

@@ -102,10 +102,15 @@ impl<H: Hardware> Core<'_, H> {
                 // It has set the alarm as it is for all.
                 alarm = Nanos(0);
             }
-            let after = self.unless_urgent(after);
             now = self.note_time(vm);
             if !matches!(after, After::Resume | After::Enter) {
                 break after;
+            }
+            if self.scheduler.is_to_look_again() {
+                if self.is_over(now, now.since(started)) {
+                    break After::Yield;
+                }
+                alarm = Nanos(0);
             }
         };
         self.hw.switch_from(vm.vector.get_or_insert_default());

@@ -422,14 +422,28 @@ impl<'b, H: Hardware> Core<'b, H> {
         let after = loop {
             let (exit, left) = self.enter_guest(vm);
             let after = self.handle(vm, exit, left.since(started));
-            let after = self.unless_urgent(after);
-            self.note_run(vm);
+            let now = self.note_run(vm);
             if after != After::Resume {
                 break after;
+            }
+            if self.scheduler.is_to_look_again() && self.is_over(now, now.since(started)) {
+                break After::Yield;
             }
         };
         self.hw.switch_from(vm.vector.get_or_insert_default());
         after
+    }
+
+    /// Whether the turn of a VM is over that has run so long. If not, it is asked again when it may be.
+    #[cold]
+    pub(crate) fn is_over(&mut self, now: Nanos, ran_ns: u64) -> bool {
+        self.scheduler.note_look();
+        if self.has_urgent() || self.scheduler.is_over(ran_ns) {
+            return true;
+        }
+        // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
+        self.hw.set_alarm(now.after(self.scheduler.slice_ns(ran_ns)).min(self.next_alarm()));
+        false
     }
 
     /// Lets a VM that has the processor run until it comes back, and says when it did.
@@ -492,10 +506,7 @@ impl<'b, H: Hardware> Core<'b, H> {
 
     #[inline(never)]
     pub(crate) fn handle_interrupt(&mut self, vm: &mut Vm<H>, ran_ns: u64) -> After {
-        // Before anybody wakes: those who come have no part in what was used before.
-        let began = self.note_run(vm);
-        self.charge_run(vm.number);
-        self.scheduler.catch_up(began);
+        let began = self.settle_run(vm);
         let has_orders = self.poll_mail(Some(vm));
         self.poll_wire(Some(vm));
         // The wire is short then, and must not stand still.
@@ -509,15 +520,21 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.fire_timers();
         let is_shared = !self.seat.is_alone();
         // With other cores there is more to do between turns than to let others run.
-        if has_orders || self.scheduler.is_over(ran_ns) || (is_shared && ran_ns >= MAX_QUANTUM_NS) {
+        if has_orders || (is_shared && ran_ns >= MAX_QUANTUM_NS) {
             return After::Yield;
         }
         let now = self.hw.now();
-        let ran_ns = ran_ns.saturating_add(now.since(began));
-        // A VM that is alone may run over its quantum; the wire is still looked after once in a quantum.
-        let slice = self.scheduler.slice_ns(ran_ns);
-        self.hw.set_alarm(now.after(slice).min(self.next_alarm()));
-        After::Resume
+        let is_over = self.is_over(now, ran_ns.saturating_add(now.since(began)));
+        if is_over { After::Yield } else { After::Resume }
+    }
+
+    /// What a VM that runs has used is taken into account before anybody wakes: those who come have no part in it.
+    /// Returns the time.
+    pub(crate) fn settle_run(&mut self, vm: &mut Vm<H>) -> Nanos {
+        let now = self.note_run(vm);
+        self.charge_run(vm.number);
+        self.scheduler.catch_up(now);
+        now
     }
 
     /// Moves what was typed into the supervisor's console ring. `current` is the VM that was running.

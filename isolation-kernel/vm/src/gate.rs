@@ -88,9 +88,15 @@ pub(crate) enum Outcome<'a> {
 }
 
 impl<'b, H: Hardware> Core<'b, H> {
+    /// Serves the request ring of the VM that runs, which may let others run.
+    pub(crate) fn gate(&mut self, vm: &mut Vm<H>) -> Result<Result<u32, InstructionError>, Cause> {
+        self.settle_run(vm);
+        self.serve_requests(vm)
+    }
+
     /// Serves the request ring of a VM with the privilege bit. Returns how many requests it took.
     #[inline(never)]
-    pub(crate) fn serve_requests(&mut self, vm: &mut Vm<H>) -> Result<Result<u32, InstructionError>, Cause> {
+    fn serve_requests(&mut self, vm: &mut Vm<H>) -> Result<Result<u32, InstructionError>, Cause> {
         let Some(requests) = vm.request_ring().filter(|_| vm.is_privileged) else {
             return Ok(Err(InstructionError::NotPermitted));
         };

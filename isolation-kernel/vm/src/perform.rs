@@ -56,7 +56,7 @@ impl<H: Hardware> Core<'_, H> {
             Ok(Request::Entropy(range)) => self.entropy(vm, range),
             Ok(Request::Console(range)) => self.console(vm, range),
             Ok(Request::Spaces) => return self.perform_spaces(vm),
-            Ok(Request::Gate) => self.serve_requests(vm).map(|taken| taken.map(u64::from)).map_err(After::End),
+            Ok(Request::Gate) => self.gate(vm).map(|taken| taken.map(u64::from)).map_err(After::End),
         };
         match performed {
             Ok(Ok(value)) => vm.registers.rax = value,
@@ -73,7 +73,7 @@ impl<H: Hardware> Core<'_, H> {
         self.fill_receive_ring(vm)?;
         if vm.is_privileged {
             // Only a VM with the bit has the ring; what it asked and how that went is in its rings.
-            let _ = self.serve_requests(vm).map_err(After::End)?;
+            let _ = self.gate(vm).map_err(After::End)?;
             self.pump_events(vm).map_err(After::End)?;
         }
         let Some(memory) = &vm.memory else { return Ok(After::Sleep(deadline)) };
