@@ -192,6 +192,23 @@ fn a_victim_answers_nearly_as_soon_as_alone() {
     }
 }
 
+#[test]
+fn what_destroyed_vms_leave_does_not_pile_up() {
+    let mut lab = lab(&[Attack::Storm], 0, || Box::new(echo(Rc::default())));
+    let before = lab.status().free_pages;
+    for round in 0..200 {
+        storm(&mut lab, round);
+    }
+    let last = lab.send(Operation::Machine);
+    let mut least = before;
+    lab.until("the storm to be over", |lab| {
+        least = least.min(lab.machine().total_free() as u64);
+        lab.desk().result(last).is_some()
+    });
+    // Eight hundred VMs were there.
+    assert!(least + 200 >= before, "{before} pages were free, and {least} at least");
+}
+
 /// A frame from a VM to the victim.
 fn frame_to_victim(from: u32) -> Vec<u8> {
     let mut frame = vec![0x55; 100];

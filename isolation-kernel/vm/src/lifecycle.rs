@@ -32,6 +32,15 @@ pub struct Remains<H: Hardware> {
     rest: Option<(FixedPages, AllTables<H::Space>)>,
 }
 
+/// VMs of which something may be left to free before who ends another one helps.
+const MAX_REMAINS: usize = 64;
+
+/// Steps of that help.
+const MAX_STEPS: u32 = 8;
+
+/// As how many pages tables count in a step.
+const TABLE_PAGES: u32 = 8;
+
 /// What a VM is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
@@ -288,8 +297,15 @@ impl<H: Hardware> Core<'_, H> {
         }
     }
 
-    /// Frees a VM's memory, a little at a time.
+    /// Frees a VM's memory, a little at a time. With much to free already some of that is freed first, at the cost of who
+    /// ends VMs: they may come to an end faster than the core takes turns.
     pub(crate) fn bury(&mut self, memory: Memory<H::Space>) {
+        for _ in 0..MAX_STEPS {
+            if self.remains.len() < MAX_REMAINS {
+                break;
+            }
+            self.reap_remains();
+        }
         let Parts { fixed, delta, packs, tables } = memory.into_parts();
         self.remains.push_back(Remains { delta, packs: packs.into_iter(), rest: Some((fixed, tables)) });
     }
@@ -332,13 +348,16 @@ impl<H: Hardware> Core<'_, H> {
 
     /// Frees some of what ended VMs left. Returns whether there is more.
     pub(crate) fn reap_remains(&mut self) -> bool {
-        let Some(remains) = self.remains.front_mut() else { return false };
-        // The tables go first: no page is free while it can still be reached.
-        if let Some((fixed, tables)) = remains.rest.take() {
-            tables.destroy(&mut self.hw);
-            fixed.release(&mut self.hw);
-        }
-        for _ in 0..MAX_PAGES_PER_STEP {
+        let mut left = MAX_PAGES_PER_STEP;
+        while let Some(remains) = self.remains.front_mut()
+            && left > 0
+        {
+            // The tables go first: no page is free while it can still be reached.
+            if let Some((fixed, tables)) = remains.rest.take() {
+                tables.destroy(&mut self.hw);
+                fixed.release(&mut self.hw);
+                left = left.saturating_sub(TABLE_PAGES);
+            }
             if let Some(resident) = remains.delta.pop_resident() {
                 self.hw.release(resident.page);
             } else if let Some(pack) = remains.packs.next() {
@@ -347,8 +366,8 @@ impl<H: Hardware> Core<'_, H> {
                 }
             } else {
                 self.remains.pop_front();
-                break;
             }
+            left = left.saturating_sub(1);
         }
         !self.remains.is_empty()
     }
