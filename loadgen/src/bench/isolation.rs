@@ -19,6 +19,7 @@ use crate::plot::figure::{Colour, Figure, Panel, Series};
 use crate::plot::scale::Kind;
 use crate::report::{HttpReport, Summary};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The scenario.
 pub const SCENARIO: Scenario =
@@ -215,9 +216,11 @@ fn measure(bench: &Bench<'_>, attack: Option<&Attack>, fleet: &Fleet) -> Result<
         let first = fleet.neighbours.iter().map(|other| other.vms).sum::<u32>() + fleet.vms + 1;
         // As long as both loads take, and nothing that is said of it is lost.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds were checked")]
-        let [lasts, patience] = [2.0 * seconds + 2.0, 2.0 * seconds + SLACK_SECONDS].map(|s| s.ceil() as u32);
+        let [lasts, patience] = [2.0 * seconds + 3.0, 2.0 * seconds + SLACK_SECONDS].map(|s| s.ceil() as u32);
         let words = ["storm", &first.to_string(), &STORM.to_string(), &lasts.to_string()];
         storm = Some(session.ask_meanwhile(&words, patience)?);
+        // All other attackers have been at it since the machine is up. What is new to an emulator takes it its time.
+        bench.driver.firn.pause(Duration::from_secs_f64(WARM_UP_SECONDS))?;
     }
     let paced = load(&duration, &paced)?;
     let mut processor = None;
