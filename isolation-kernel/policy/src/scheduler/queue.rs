@@ -1,8 +1,8 @@
 //! One level of the fair queue: the virtual time of those that compete, and who of them is next.
 
-use super::PREEMPT_NS;
 use super::heap::{Heap, is_before};
 use super::nodes::{Node, Nodes, State};
+use super::{MAX_QUANTUM_NS, PREEMPT_NS};
 use hal::NoMemory;
 
 /// Fraction bits of virtual time, which wraps round. At weight 1 a second is 2^50 of its units, so nothing that is
@@ -135,10 +135,17 @@ impl Queue {
             node.fresh_ns = node.fresh_ns.saturating_sub(u32::try_from(ns).unwrap_or(u32::MAX));
         }
         if !is_before(node.time, node.deadline) {
-            let request_ns = if node.fresh_ns == 0 { quantum_ns } else { PREEMPT_NS };
+            let request_ns = if node.fresh_ns == 0 { self.request_ns(node.weight, quantum_ns) } else { PREEMPT_NS };
             node.deadline = node.time.wrapping_add(scaled(request_ns, node.weight));
         }
         ns
+    }
+
+    /// What an entity asks for at a time: a quantum if it weighs as much as the mean of those that compete, and more or
+    /// less by its weight. So all have their turns equally often, and nobody is further from its part by that than others.
+    fn request_ns(&self, weight: u32, quantum_ns: u64) -> u64 {
+        let by_weight = quantum_ns.saturating_mul(weight.into()).saturating_mul(self.nr as u64);
+        by_weight.checked_div(self.weight).unwrap_or(quantum_ns).clamp(PREEMPT_NS, MAX_QUANTUM_NS)
     }
 
     /// Gives an entity that comes back its virtual time: its lag is what it was, but at most two short requests of
