@@ -37,7 +37,11 @@ impl<'a> Producer<'a> {
 
     /// Whether a record of `length` bytes fits now.
     pub fn has_room(&self, length: usize) -> bool {
-        self.place(length).is_some()
+        let head = index(self.control, self.head_at).load(Ordering::Relaxed);
+        let tail = index(self.control, self.tail_at).load(Ordering::Acquire);
+        let free = self.bytes.len().saturating_sub(head.wrapping_sub(tail) as usize);
+        // Twice its size is enough wherever it comes to lie, and nearly always there.
+        free >= 2 * (length + 2 * ring::RECORD_HEADER_BYTES as usize) || self.place(length).is_some()
     }
 
     /// Writes a record of `length` bytes and publishes it, or returns `write` unused if it does not fit now.

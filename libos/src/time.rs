@@ -19,10 +19,11 @@ use crate::guest::clock as platform;
 #[cfg(not(firn_guest))]
 use crate::host::clock as platform;
 use core::fmt;
-use core::future::{Future, poll_fn};
+use core::future::Future;
 use core::ops::{Add, AddAssign, Sub};
-use core::pin::{Pin, pin};
+use core::pin::Pin;
 use core::task::{Context, Poll};
+use pin_project_lite::pin_project;
 
 /// A point of the machine's monotonic clock.
 ///
@@ -155,28 +156,71 @@ impl fmt::Display for Elapsed {
 
 impl core::error::Error for Elapsed {}
 
-/// Runs a future for at most that long, and drops it then.
-///
-/// # Errors
-/// [`Elapsed`] if the time was over first.
-pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
-    timeout_at(Instant::now() + duration, future).await
+pin_project! {
+    /// A future with a bound on its time: what [`timeout`] and [`timeout_at`] return.
+    #[derive(Debug)]
+    #[must_use = "a future does nothing unless it is awaited"]
+    pub struct Timeout<F> {
+        #[pin]
+        future: F,
+        limit: Limit,
+    }
 }
 
-/// Runs a future until that point in time at most, and drops it then.
-///
-/// # Errors
-/// [`Elapsed`] if the time came first.
-pub async fn timeout_at<T>(deadline: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
-    let mut future = pin!(future);
-    let mut sleep = pin!(sleep_until(deadline));
-    poll_fn(|context| {
-        if let Poll::Ready(value) = future.as_mut().poll(context) {
+/// When a future has to be done.
+#[derive(Debug)]
+enum Limit {
+    /// So long after it was first found not to be: most are done at once, and need no clock and no timer.
+    After(Duration),
+    At(Sleep),
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(value) = this.future.poll(context) {
             return Poll::Ready(Ok(value));
         }
-        sleep.as_mut().poll(context).map(|()| Err(Elapsed))
-    })
-    .await
+        if let Limit::After(duration) = *this.limit {
+            *this.limit = Limit::At(sleep(duration));
+        }
+        match this.limit {
+            Limit::At(sleep) => Pin::new(sleep).poll(context).map(|()| Err(Elapsed)),
+            Limit::After(_) => Poll::Pending,
+        }
+    }
+}
+
+/// Runs a future for at most that long, and drops it then. It fails with [`Elapsed`] if the time was over first.
+///
+/// ```
+/// # libos::block_on(async {
+/// use libos::time::{Duration, Elapsed, timeout};
+///
+/// let never = core::future::pending::<()>();
+/// assert_eq!(timeout(Duration::from_millis(2), never).await, Err(Elapsed));
+/// assert_eq!(timeout(Duration::from_secs(9), async { 7 }).await, Ok(7));
+/// # });
+/// ```
+pub const fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
+    Timeout { future, limit: Limit::After(duration) }
+}
+
+/// Runs a future until that point in time at most, and drops it then. It fails with [`Elapsed`] if the time came first.
+///
+/// ```
+/// # libos::block_on(async {
+/// use libos::time::{Duration, Instant, timeout_at};
+///
+/// let soon = Instant::now() + Duration::from_millis(2);
+/// assert!(timeout_at(soon, core::future::pending::<()>()).await.is_err());
+/// assert!(Instant::now() >= soon);
+/// # });
+/// ```
+pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
+    Timeout { future, limit: Limit::At(sleep_until(deadline)) }
 }
 
 /// What becomes of the ticks of an [`Interval`] that came and nobody waited for.

@@ -30,8 +30,13 @@ impl Timers {
     pub fn insert(&mut self, deadline_ns: u64, waker: Waker) -> Key {
         let key = (deadline_ns, self.next_number);
         self.next_number += 1;
-        let (Ok(at) | Err(at)) = self.place_of(key);
-        self.due.insert(at, (key, waker));
+        match self.due.back() {
+            Some(&(last, _)) if last > key => {
+                let (Ok(at) | Err(at)) = self.place_of(key);
+                self.due.insert(at, (key, waker));
+            }
+            _ => self.due.push_back((key, waker)),
+        }
         key
     }
 
@@ -48,7 +53,11 @@ impl Timers {
 
     /// Forgets a timer. Returns its waker, to be dropped where that can do no harm.
     pub fn remove(&mut self, key: Key) -> Option<Waker> {
-        let waker = self.due.remove(self.place_of(key).ok()?).map(|(_, waker)| waker);
+        let removed = match self.due.front() {
+            Some(&(first, _)) if first == key => self.due.pop_front(),
+            _ => self.due.remove(self.place_of(key).ok()?),
+        };
+        let waker = removed.map(|(_, waker)| waker);
         self.trim();
         waker
     }

@@ -42,6 +42,11 @@ pub(crate) fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> as
     unsafe { READY.0.spawn(future) }
 }
 
+/// Whether a task can run.
+pub(crate) fn has_ready() -> bool {
+    !READY.0.is_empty()
+}
+
 /// Works on the timers.
 pub(crate) fn with_timers<R>(work: impl FnOnce(&mut Timers) -> R) -> R {
     TIMERS.with(work)
@@ -55,6 +60,11 @@ pub(crate) fn add_driver(driver: Driver) {
         }
     });
     enable(driver.interests);
+}
+
+/// The drivers so far. None is borrowed while it is at work.
+fn drivers() -> impl Iterator<Item = Driver> {
+    (0..MAX_DEVICES).map_while(|at| DRIVERS.with(|drivers| drivers[at]))
 }
 
 /// Lets these interrupts end an `idle`.
@@ -73,9 +83,8 @@ pub(crate) fn run() -> ! {
     loop {
         READY.0.run(BATCH);
         let pending = Pending::from_bits_truncate(index(control(), PENDING).swap(0, Ordering::Acquire));
-        let drivers = DRIVERS.with(|drivers| *drivers);
         let now = registers::now_ns();
-        for driver in drivers.iter().flatten() {
+        for driver in drivers() {
             (driver.poll)(pending, now);
         }
         while let Some(waker) = with_timers(|timers| timers.pop_due(now)) {
@@ -84,7 +93,7 @@ pub(crate) fn run() -> ! {
         if READY.0.is_empty() {
             READY.0.trim();
             let timer = with_timers(|timers| timers.next_deadline());
-            let devices = drivers.iter().flatten().filter_map(|driver| (driver.poll_at)(now));
+            let devices = drivers().filter_map(|driver| (driver.poll_at)(now));
             // No wake-up is lost: what has become pending since the swap ends the `idle` at once.
             instruction::idle(devices.chain(timer).min().unwrap_or(NO_DEADLINE));
         }

@@ -24,17 +24,24 @@ const FLUSH_BYTES: usize = 2048;
 /// Bytes of a body that are thrown away at most; a client that sends more is cut off.
 const MOST_SKIPPED: usize = 64 * 1024;
 
-/// A stream that can be waited for without a buffer.
+/// A stream that a client is spoken to over.
 pub trait Transport: Read + Write {
-    /// Waits until a read returns at once. What need not wait, as a test's stream, need not be asked.
-    fn readable(&mut self) -> impl Future<Output = Result<(), Self::Error>> {
-        core::future::ready(Ok(()))
+    /// Appends what has come, at most `limit` bytes, and returns how many; 0 at the end of the stream. A stream that may
+    /// be silent for long should wait without a buffer, as a [`TcpStream`] does.
+    fn append_to(&mut self, bytes: &mut Vec<u8>, limit: usize) -> impl Future<Output = Result<usize, Self::Error>> {
+        async move {
+            let used = bytes.len();
+            bytes.resize(used + limit, 0);
+            let read = self.read(&mut bytes[used..]).await;
+            bytes.truncate(used + *read.as_ref().unwrap_or(&0));
+            read
+        }
     }
 }
 
 impl Transport for &TcpStream {
-    async fn readable(&mut self) -> Result<(), Self::Error> {
-        TcpStream::readable(self).await
+    fn append_to(&mut self, bytes: &mut Vec<u8>, limit: usize) -> impl Future<Output = Result<usize, Self::Error>> {
+        TcpStream::append_to(self, bytes, limit)
     }
 }
 
@@ -93,11 +100,14 @@ impl<S: Transport> Connection<'_, S> {
 
     /// The next request, or `None` if there is to be none: what that takes to be said was said.
     async fn next_request(&mut self) -> Result<Option<Request>, ServeError<S::Error>> {
-        let mut deadline = (!self.input.is_empty()).then(|| Instant::now() + self.limits.head_timeout);
+        let mut has_come = !self.input.is_empty();
+        let mut deadline = None;
         loop {
             // Empty lines before a request are allowed, and no beginning of one.
             let skipped = self.input.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
-            self.input.drain(..skipped);
+            if skipped > 0 {
+                self.input.drain(..skipped);
+            }
             if !self.input.is_empty() {
                 match request::read(&mut self.input, self.limits) {
                     Parsed::Complete(request) => return Ok(Some(request)),
@@ -108,16 +118,17 @@ impl<S: Transport> Connection<'_, S> {
                     Parsed::Partial => {}
                 }
             }
+            // From the first byte on, whatever it is.
+            if has_come && deadline.is_none() {
+                deadline = Some(Instant::now() + self.limits.head_timeout);
+            }
             // Nothing more to answer at once.
             self.flush().await?;
-            let until = match deadline {
-                Some(deadline) => deadline,
-                None => Instant::now() + self.limits.idle_timeout,
-            };
+            let patience = deadline.map_or(self.limits.idle_timeout, |deadline| deadline - Instant::now());
             let has_begun = !self.input.is_empty();
-            match timeout_at(until, self.fill()).await {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return Ok(None),
+            match timeout(patience, self.fill()).await {
+                Ok(Ok(0)) => return Ok(None),
+                Ok(Ok(_)) => has_come = true,
                 Ok(Err(e)) => return Err(ServeError::Stream(e)),
                 Err(_) if has_begun => {
                     self.refuse(Status::REQUEST_TIMEOUT);
@@ -125,25 +136,16 @@ impl<S: Transport> Connection<'_, S> {
                 }
                 Err(_) => return Ok(None),
             }
-            // From the first byte on, whatever it is.
-            deadline.get_or_insert_with(|| Instant::now() + self.limits.head_timeout);
         }
     }
 
-    /// Reads some more. Returns whether there was more.
-    async fn fill(&mut self) -> Result<bool, S::Error> {
-        let used = self.input.len();
-        if used == 0 {
+    /// Reads some more. Returns how much; 0 at the end of the stream.
+    fn fill(&mut self) -> impl Future<Output = Result<usize, S::Error>> {
+        if self.input.is_empty() {
             // A client may be silent for long: no buffer before it speaks.
             self.input = Vec::new();
-            self.stream.readable().await?;
         }
-        self.input.reserve(READ_BYTES);
-        self.input.resize(used + READ_BYTES, 0);
-        let read = self.stream.read(&mut self.input[used..]).await;
-        let length = *read.as_ref().unwrap_or(&0);
-        self.input.truncate(used + length);
-        read.map(|n| n > 0)
+        self.stream.append_to(&mut self.input, READ_BYTES)
     }
 
     /// Says what is wrong, and that this is the end.
@@ -208,8 +210,8 @@ impl<S: Transport> Connection<'_, S> {
                 return Ok(None);
             }
             match timeout_at(deadline, self.fill()).await {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return Ok(None),
+                Ok(Ok(0)) => return Ok(None),
+                Ok(Ok(_)) => {}
                 Ok(Err(e)) => return Err(ServeError::Stream(e)),
                 Err(_) => {
                     self.refuse(Status::REQUEST_TIMEOUT);
@@ -237,8 +239,8 @@ impl<S: Transport> Connection<'_, S> {
             }
             self.flush().await?;
             match timeout_at(deadline, self.fill()).await {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) | Err(_) => return Ok(false),
+                Ok(Ok(0)) | Err(_) => return Ok(false),
+                Ok(Ok(_)) => {}
                 Ok(Err(e)) => return Err(ServeError::Stream(e)),
             }
         }
@@ -250,42 +252,58 @@ impl<S: Transport> Connection<'_, S> {
         persistence: Persistence,
         is_head: bool,
     ) -> Result<(), ServeError<S::Error>> {
+        let rest = self.put(response, persistence, is_head);
+        if rest.is_empty() && self.output.len() < FLUSH_BYTES { Ok(()) } else { self.write_rest(rest).await }
+    }
+
+    /// Puts an answer to the others that are to be written. Returns what of its body does not belong there.
+    fn put(&mut self, response: Response, persistence: Persistence, is_head: bool) -> Body {
+        if self.output.capacity() == 0 {
+            self.output = self.router.take_spare();
+        }
         // In one piece: the buffer would grow by halves otherwise.
         self.output.reserve(HEAD_BYTES + response.body().len().min(FLUSH_BYTES));
         response.write_head(&mut self.output, persistence);
-        if !is_head {
-            match response.into_body() {
-                Body::Bytes(bytes) if self.output.len() + bytes.len() <= FLUSH_BYTES => {
-                    self.output.extend_from_slice(&bytes);
-                }
-                Body::Bytes(bytes) => {
-                    // What fills the first packet is copied, the rest is written from where it is.
-                    let (first, rest) = bytes.split_at(bytes.len().min(FLUSH_BYTES / 2));
-                    self.output.extend_from_slice(first);
-                    self.flush().await?;
-                    self.write_all(rest).await?;
-                }
-                Body::Pieces { bytes, mut next } => {
-                    let mut left = bytes;
-                    while left > 0 {
-                        let before = self.output.len();
-                        next(&mut self.output);
-                        let made = self.output.len() - before;
-                        if made == 0 {
-                            // The length was promised: nothing but the end of the connection tells the client.
-                            log::error!("a body ended {left} bytes early");
-                            return Err(ServeError::Stalled);
-                        }
-                        self.output.truncate(before + made.min(left));
-                        left -= made.min(left);
-                        if self.output.len() >= FLUSH_BYTES {
-                            self.flush().await?;
-                        }
+        match response.into_body() {
+            _ if is_head => Body::EMPTY,
+            Body::Bytes(bytes) if self.output.len() + bytes.len() <= FLUSH_BYTES => {
+                self.output.extend_from_slice(&bytes);
+                Body::EMPTY
+            }
+            body => body,
+        }
+    }
+
+    /// Writes the answers so far and a body that is behind them.
+    async fn write_rest(&mut self, body: Body) -> Result<(), ServeError<S::Error>> {
+        match body {
+            Body::Bytes(bytes) => {
+                // What fills the first packet is copied, the rest is written from where it is.
+                let (first, rest) = bytes.split_at(bytes.len().min(FLUSH_BYTES / 2));
+                self.output.extend_from_slice(first);
+                self.flush().await?;
+                self.write_all(rest).await
+            }
+            Body::Pieces { bytes, mut next } => {
+                let mut left = bytes;
+                while left > 0 {
+                    let before = self.output.len();
+                    next(&mut self.output);
+                    let made = self.output.len() - before;
+                    if made == 0 {
+                        // The length was promised: nothing but the end of the connection tells the client.
+                        log::error!("a body ended {left} bytes early");
+                        return Err(ServeError::Stalled);
+                    }
+                    self.output.truncate(before + made.min(left));
+                    left -= made.min(left);
+                    if self.output.len() >= FLUSH_BYTES {
+                        self.flush().await?;
                     }
                 }
+                Ok(())
             }
         }
-        if self.output.len() >= FLUSH_BYTES { self.flush().await } else { Ok(()) }
     }
 
     /// Writes the answers so far.
@@ -294,7 +312,9 @@ impl<S: Transport> Connection<'_, S> {
             return Ok(());
         }
         let output = core::mem::take(&mut self.output);
-        self.write_all(&output).await
+        self.write_all(&output).await?;
+        self.router.keep_spare(output);
+        Ok(())
     }
 
     async fn write_all(&mut self, bytes: &[u8]) -> Result<(), ServeError<S::Error>> {

@@ -2,6 +2,7 @@
 
 use super::{Limits, Status};
 use alloc::vec::Vec;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// Most header lines.
@@ -134,6 +135,12 @@ impl Request {
         if self.path.is_empty() { "/" } else { self.text(&self.path) }
     }
 
+    /// Whether the path is this one.
+    pub(super) fn has_path(&self, path: &str) -> bool {
+        let own = self.head.get(usize::from(self.path.start)..usize::from(self.path.end)).unwrap_or_default();
+        own == path.as_bytes() || (own.is_empty() && path == "/")
+    }
+
     /// The value of `name=value` in the query, as it came: nothing in it is decoded.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<&str> {
@@ -201,9 +208,9 @@ impl Request {
 pub(super) fn read(input: &mut Vec<u8>, limits: &Limits) -> Parsed {
     // Offsets have 16 bits.
     let most = limits.head_bytes.min(usize::from(u16::MAX));
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    let length = match request.parse(input) {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(input, &mut headers) {
         Ok(httparse::Status::Complete(length)) if length <= most => length,
         Ok(httparse::Status::Partial) if input.len() < most => return Parsed::Partial,
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Parsed::Refused(Status::HEAD_TOO_LARGE),
@@ -211,7 +218,7 @@ pub(super) fn read(input: &mut Vec<u8>, limits: &Limits) -> Parsed {
     };
     match examine(&request, input, length, limits) {
         Ok(mut request) => {
-            let rest = input.split_off(length);
+            let rest = if length == input.len() { Vec::new() } else { input.split_off(length) };
             request.head = core::mem::replace(input, rest);
             Parsed::Complete(request)
         }

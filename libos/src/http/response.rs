@@ -159,21 +159,20 @@ impl Response {
 
     /// Appends the head.
     pub(super) fn write_head(&self, out: &mut Vec<u8>, persistence: Persistence) {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        write_number(out, self.status.code().into());
-        out.push(b' ');
-        out.extend_from_slice(self.status.reason().as_bytes());
-        if !self.status.is_bodiless() {
-            out.extend_from_slice(b"\r\ncontent-type: ");
+        // Few pieces: each costs about as much as its bytes.
+        let has_body = !self.status.is_bodiless();
+        self.status.write_start(out, has_body);
+        if has_body {
             out.extend_from_slice(self.kind.as_bytes());
             out.extend_from_slice(b"\r\ncontent-length: ");
             write_number(out, self.body.len() as u64);
         }
-        out.extend_from_slice(match persistence {
-            Persistence::Open => b"\r\n".as_slice(),
-            Persistence::KeepAlive => b"\r\nconnection: keep-alive\r\n",
-            Persistence::Close => b"\r\nconnection: close\r\n",
-        });
+        match persistence {
+            Persistence::Open if self.headers.is_empty() => return out.extend_from_slice(b"\r\n\r\n"),
+            Persistence::Open => out.extend_from_slice(b"\r\n"),
+            Persistence::KeepAlive => out.extend_from_slice(b"\r\nconnection: keep-alive\r\n"),
+            Persistence::Close => out.extend_from_slice(b"\r\nconnection: close\r\n"),
+        }
         out.extend_from_slice(&self.headers);
         out.extend_from_slice(b"\r\n");
     }

@@ -4,9 +4,13 @@ use super::{IntoResponse, Method, Request, Response, Status};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
+
+/// Bytes that are kept for the next answer at most.
+const MOST_SPARE: usize = 512;
 
 /// What a handler has to say: at once, or later.
 pub enum Reply {
@@ -85,6 +89,8 @@ struct Route {
 #[derive(Default)]
 pub struct Router {
     routes: Vec<Route>,
+    /// Room for answers that some connection has used and none uses now.
+    spare: Cell<Vec<u8>>,
 }
 
 impl fmt::Debug for Router {
@@ -112,7 +118,7 @@ impl Router {
     /// No routes.
     #[must_use]
     pub const fn new() -> Self {
-        Self { routes: Vec::new() }
+        Self { routes: Vec::new(), spare: Cell::new(Vec::new()) }
     }
 
     methods! { get Get post Post put Put patch Patch delete Delete }
@@ -136,6 +142,19 @@ impl Router {
         let handler: Handler = Box::new(move |request| handler(request).into_reply());
         self.routes.push(Route { method, exact, pieces, handler });
         self
+    }
+
+    /// Room for an answer.
+    pub(super) fn take_spare(&self) -> Vec<u8> {
+        self.spare.take()
+    }
+
+    /// Keeps it for the next one, unless it is much.
+    pub(super) fn keep_spare(&self, mut spare: Vec<u8>) {
+        if spare.capacity() <= MOST_SPARE {
+            spare.clear();
+            self.spare.set(spare);
+        }
     }
 
     /// The route for a request, or what there is to say without one.
@@ -186,7 +205,7 @@ impl Route {
     /// What the path has for the route's names, if it fits.
     fn fits(&self, request: &Request) -> Option<Parameters> {
         if let Some(exact) = self.exact {
-            return (request.path() == exact).then(Vec::new);
+            return request.has_path(exact).then(Vec::new);
         }
         let mut rest = Some(request.path().strip_prefix('/')?);
         let mut parameters = Vec::new();

@@ -1,5 +1,11 @@
 //! Statuses of answers.
 
+use super::response::write_number;
+use alloc::vec::Vec;
+
+/// Bytes behind a name in the start of an answer.
+const TYPE_BYTES: usize = "\r\ncontent-type: ".len();
+
 /// The status of an answer.
 ///
 /// ```
@@ -19,12 +25,11 @@ macro_rules! statuses {
                 pub const $name: Self = Self($code);
             )*
 
-            /// Its name; empty if it has none here.
-            #[must_use]
-            pub const fn reason(self) -> &'static str {
+            /// The first line of an answer of a status that has a name, and the beginning of the second.
+            const fn known_start(self) -> Option<&'static str> {
                 match self.0 {
-                    $($code => $reason,)*
-                    _ => "",
+                    $($code => Some(concat!("HTTP/1.1 ", $code, " ", $reason, "\r\ncontent-type: ")),)*
+                    _ => None,
                 }
             }
         }
@@ -74,6 +79,30 @@ impl Status {
     #[must_use]
     pub const fn code(self) -> u16 {
         self.0
+    }
+
+    /// Its name; empty if it has none here.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self.known_start() {
+            Some(start) => start.split_at(start.len() - TYPE_BYTES).0.split_at("HTTP/1.1 200 ".len()).1,
+            None => "",
+        }
+    }
+
+    /// Writes the first line of an answer, and the beginning of the next if there is to be a media type.
+    pub(super) fn write_start(self, out: &mut Vec<u8>, has_type: bool) {
+        match self.known_start() {
+            Some(start) => out.extend_from_slice(start.as_bytes()),
+            None => {
+                out.extend_from_slice(b"HTTP/1.1 ");
+                write_number(out, self.0.into());
+                out.extend_from_slice(b" \r\ncontent-type: ");
+            }
+        }
+        if !has_type {
+            out.truncate(out.len() - TYPE_BYTES);
+        }
     }
 
     /// Whether an answer of this status has no body, whatever it is made of.

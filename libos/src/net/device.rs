@@ -1,11 +1,13 @@
 //! The Ethernet rings as a device of the TCP/IP stack. It carries IP packets: the addresses in every frame's Ethernet
 //! header are the same, for the switch forwards by IP address, so that a VM needs neither ARP nor neighbour discovery.
 //!
-//! Packets are read from, and written to, the rings in place.
+//! Packets are read from, and written to, the rings in place. Checksums of TCP and UDP are written here; those of what
+//! comes are looked at before the stack has it.
 
+use super::checksum;
 use crate::rings::{Consumer, Control, Producer};
 use core::ptr::NonNull;
-use smoltcp::phy::{self, DeviceCapabilities, Medium};
+use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 use virtual_isa::control;
 use virtual_isa::network::ETHERNET_HEADER_BYTES;
@@ -68,6 +70,8 @@ pub(crate) struct RingDevice<M> {
     mtu: usize,
     /// Something could not be sent because the transmit ring is full and the kernel takes nothing.
     is_blocked: bool,
+    /// The packet that was looked at and is still there: where it is, its length, the tail after it.
+    next: Option<(usize, usize, u32)>,
     /// Frames that were not IP.
     pub nr_foreign: u64,
 }
@@ -82,7 +86,7 @@ fn addresses(link: Link) -> [u8; ADDRESS_BYTES] {
 
 impl<M: FrameMemory> RingDevice<M> {
     pub fn new(memory: M, link: Link) -> Self {
-        Self { memory, addresses: addresses(link), mtu: link.mtu, is_blocked: false, nr_foreign: 0 }
+        Self { memory, addresses: addresses(link), mtu: link.mtu, is_blocked: false, next: None, nr_foreign: 0 }
     }
 
     /// Sends from and to other addresses from now on.
@@ -107,7 +111,11 @@ impl<M: FrameMemory> RingDevice<M> {
         loop {
             let (frame, next_tail) = consumer.peek()?;
             match packet_of(frame) {
-                Some(packet) => return Some(packet),
+                Some(packet) => {
+                    let at = packet.as_ptr().addr().wrapping_sub(consumer.bytes.as_ptr().addr());
+                    self.next = Some((at, packet.len(), next_tail));
+                    return Some(packet);
+                }
                 None => {
                     self.nr_foreign += 1;
                     consumer.take(next_tail);
@@ -116,11 +124,10 @@ impl<M: FrameMemory> RingDevice<M> {
         }
     }
 
-    /// Drops the next packet.
+    /// Drops the packet that was looked at.
     pub fn drop_next(&mut self) {
-        let (consumer, _) = self.memory.parts().split();
-        if let Some((_, next_tail)) = consumer.peek() {
-            consumer.take(next_tail);
+        if let Some((_, _, next_tail)) = self.next.take() {
+            self.memory.parts().split().0.take(next_tail);
         }
     }
 
@@ -181,6 +188,7 @@ impl phy::TxToken for TxToken<'_> {
         let written = self.producer.write(ETHERNET_HEADER_BYTES + length, |frame| {
             let (header, packet) = frame.split_at_mut(ETHERNET_HEADER_BYTES);
             let result = f(&mut *packet);
+            checksum::write(packet);
             let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
             header[..ADDRESS_BYTES].copy_from_slice(self.addresses);
             header[ADDRESS_BYTES..].copy_from_slice(if is_v6 { &ETHERTYPE_IPV6 } else { &ETHERTYPE_IPV4 });
@@ -207,9 +215,9 @@ impl<M: FrameMemory> phy::Device for RingDevice<M> {
 
     /// The stack has looked at the packet by [`RingDevice::peek`], and seen to it that there is room for an answer.
     fn receive(&mut self, _now: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
+        let (at, length, next_tail) = self.next.take()?;
         let (consumer, producer) = self.memory.parts().split();
-        let (frame, next_tail) = consumer.peek()?;
-        let packet = packet_of(frame)?;
+        let packet = consumer.bytes.get(at..)?.get(..length)?;
         Some((RxToken { packet, consumer, next_tail }, TxToken { producer, addresses: &self.addresses }))
     }
 
@@ -225,6 +233,8 @@ impl<M: FrameMemory> phy::Device for RingDevice<M> {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
+        capabilities.checksum.tcp = Checksum::None;
+        capabilities.checksum.udp = Checksum::None;
         capabilities
     }
 }

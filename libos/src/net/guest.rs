@@ -6,6 +6,7 @@ use super::stack::{Counters, Key, Settings, Stack};
 use super::{ConnectOptions, Error, ListenOptions, SocketAddr, UdpOptions};
 use crate::guest::runtime::{self, Driver};
 use crate::guest::{Single, control, instruction, receive_ring, registers, transmit_ring};
+use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::ptr::NonNull;
 use core::task::{Context, Poll};
@@ -41,6 +42,8 @@ struct Network {
     generation: u64,
     /// The program has done something that may have to go out.
     is_dirty: bool,
+    /// What is due waits for tasks that run first.
+    is_put_off: bool,
     /// When the stack wants to be polled, as of the last poll.
     poll_at: Option<u64>,
 }
@@ -68,11 +71,12 @@ fn build() -> Network {
     runtime::add_driver(Driver { interests: Pending::RECEIVE, poll, poll_at });
     let generation = registers::registers().generation;
     let stack = Stack::new(OwnRings(()), &settings(), registers::now_ns());
-    Network { stack, generation, is_dirty: false, poll_at: None }
+    Network { stack, generation, is_dirty: false, is_put_off: false, poll_at: None }
 }
 
 impl Network {
-    /// Sees to it that the stack is this VM's and not that of the one it was cloned from.
+    /// Sees to it that the stack is this VM's and not that of the one it was cloned from: before anything is taken or
+    /// sent.
     fn check_generation(&mut self) {
         let generation = registers::registers().generation;
         if self.generation != generation {
@@ -87,7 +91,6 @@ impl Network {
 fn with<R>(work: impl FnOnce(&mut Stack<OwnRings>) -> R) -> R {
     NETWORK.with(|network| {
         let network = network.get_or_insert_with(build);
-        network.check_generation();
         network.is_dirty = true;
         work(&mut network.stack)
     })
@@ -97,16 +100,29 @@ fn poll(pending: Pending, now_ns: u64) {
     NETWORK.with(|network| {
         let Some(network) = network else { return };
         network.check_generation();
+        let has_come = pending.intersects(Pending::RECEIVE | Pending::TRANSMIT);
         let is_due = network.poll_at.is_some_and(|at| at <= now_ns);
-        if network.is_dirty || is_due || pending.intersects(Pending::RECEIVE | Pending::TRANSMIT) {
-            network.is_dirty = false;
-            network.stack.poll(now_ns);
-            network.poll_at = network.stack.poll_at(now_ns);
-            // The interrupt comes with every frame that is taken: it is wanted only by who waits for room.
-            match network.stack.is_blocked() {
-                true => runtime::enable(Pending::TRANSMIT),
-                false => runtime::disable(Pending::TRANSMIT),
-            }
+        if !has_come && !network.is_dirty && !is_due {
+            return;
+        }
+        // What has come is for tasks, which will have an answer: connections are looked at once, after them. But not
+        // for ever, if there is always a task that can run.
+        let mut has_more = has_come && network.stack.take(now_ns);
+        if has_come && !has_more && !network.is_put_off && runtime::has_ready() {
+            (network.is_put_off, network.is_dirty) = (true, true);
+            return;
+        }
+        (network.is_put_off, network.is_dirty) = (false, false);
+        network.stack.serve(now_ns);
+        while has_more && !network.stack.is_blocked() {
+            has_more = network.stack.take(now_ns);
+            network.stack.serve(now_ns);
+        }
+        network.poll_at = network.stack.poll_at(now_ns);
+        // The interrupt comes with every frame that is taken: it is wanted only by who waits for room.
+        match network.stack.is_blocked() {
+            true => runtime::enable(Pending::TRANSMIT),
+            false => runtime::disable(Pending::TRANSMIT),
         }
     });
 }
@@ -165,6 +181,15 @@ impl Stream {
 
     pub fn poll_read(&self, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<Result<usize, Error>> {
         with(|stack| stack.poll_read(self.key, bytes, context.waker()))
+    }
+
+    pub fn poll_append(
+        &self,
+        context: &mut Context<'_>,
+        bytes: &mut Vec<u8>,
+        limit: usize,
+    ) -> Poll<Result<usize, Error>> {
+        with(|stack| stack.poll_append(self.key, bytes, limit, context.waker()))
     }
 
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -2,6 +2,7 @@
 
 use super::{ConnectOptions, Error, ListenOptions, SocketAddr, UdpOptions};
 use crate::time::timeout;
+use alloc::vec::Vec;
 use async_io::Async;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
@@ -61,6 +62,9 @@ impl Listener {
     }
 }
 
+/// Bytes that are appended at a time, at most.
+const MOST_APPENDED: usize = 4096;
+
 #[derive(Debug)]
 pub(super) struct Stream(Async<std::net::TcpStream>);
 
@@ -76,6 +80,20 @@ impl Stream {
                 result => return Poll::Ready(Ok(result?)),
             }
         }
+    }
+
+    pub fn poll_append(
+        &self,
+        context: &mut Context<'_>,
+        bytes: &mut Vec<u8>,
+        limit: usize,
+    ) -> Poll<Result<usize, Error>> {
+        ready!(self.poll_readable(context))?;
+        let used = bytes.len();
+        bytes.resize(used + limit.min(MOST_APPENDED), 0);
+        let read = self.poll_read(context, &mut bytes[used..]);
+        bytes.truncate(used + if let Poll::Ready(Ok(length)) = read { length } else { 0 });
+        read
     }
 
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -5,6 +5,8 @@
 //! that no longer acknowledges anything is given up after a minute.
 
 #[cfg(any(firn_guest, test))]
+mod checksum;
+#[cfg(any(firn_guest, test))]
 mod device;
 mod error;
 mod options;

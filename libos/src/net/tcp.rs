@@ -3,6 +3,7 @@
 use super::{ConnectOptions, Error, ListenOptions, SocketAddr, backend};
 use crate::time::sleep;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::Cell;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
@@ -77,17 +78,19 @@ pub struct TcpStream {
     write_timeout: Cell<Option<Duration>>,
 }
 
-/// Polls what a stream does, for at most that long.
-async fn within<T>(
+/// Polls what a stream does, for at most that long. What is done at once needs no timer.
+fn within<T>(
     limit: Option<Duration>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, Error>>,
-) -> Result<T, Error> {
-    let mut end = limit.map(sleep);
-    let all = poll_fn(|context| match (poll(context), &mut end) {
-        (Poll::Pending, Some(end)) => Pin::new(end).poll(context).map(|()| Err(Error::TimedOut)),
+) -> impl Future<Output = Result<T, Error>> {
+    let mut end = None;
+    poll_fn(move |context| match (poll(context), limit) {
+        (Poll::Pending, Some(limit)) => {
+            let end = end.get_or_insert_with(|| sleep(limit));
+            Pin::new(end).poll(context).map(|()| Err(Error::TimedOut))
+        }
         (result, _) => result,
-    });
-    all.await
+    })
 }
 
 impl TcpStream {
@@ -124,8 +127,33 @@ impl TcpStream {
     ///
     /// # Errors
     /// If the connection is no more, or nothing came in the time set by [`TcpStream::set_read_timeout`].
-    pub async fn read(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        within(self.read_timeout.get(), |context| self.stream.poll_read(context, bytes)).await
+    pub fn read(&self, bytes: &mut [u8]) -> impl Future<Output = Result<usize, Error>> {
+        within(self.read_timeout.get(), |context| self.stream.poll_read(context, bytes))
+    }
+
+    /// Appends what has come, at most `limit` bytes. Returns how many; 0 at the end of the stream. Takes memory only when
+    /// there is something to put there, and for no more than that: for peers that may be silent for long.
+    ///
+    /// ```
+    /// # libos::block_on(async {
+    /// use libos::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind(([127, 0, 0, 1], 0)).unwrap();
+    /// let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    /// let (server, _) = listener.accept().await.unwrap();
+    /// client.write_all(b"some words").await.unwrap();
+    /// let mut bytes = Vec::new();
+    /// while bytes.len() < 10 {
+    ///     assert!(server.append_to(&mut bytes, 4).await.unwrap() <= 4);
+    /// }
+    /// assert_eq!(bytes, b"some words");
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TcpStream::read`].
+    pub fn append_to(&self, bytes: &mut Vec<u8>, limit: usize) -> impl Future<Output = Result<usize, Error>> {
+        within(self.read_timeout.get(), move |context| self.stream.poll_append(context, bytes, limit.max(1)))
     }
 
     /// Fills `bytes`.
@@ -147,21 +175,15 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`TcpStream::read`], and [`Error::TooLarge`] if there is more.
-    pub async fn read_to_end(&self, limit: usize) -> Result<alloc::vec::Vec<u8>, Error> {
+    pub async fn read_to_end(&self, limit: usize) -> Result<Vec<u8>, Error> {
         const PIECE: usize = 512;
-        let mut bytes = alloc::vec::Vec::new();
-        loop {
-            let used = bytes.len();
-            bytes.resize(used + PIECE, 0);
-            let read = self.read(&mut bytes[used..]).await?;
-            bytes.truncate(used + read);
-            if read == 0 {
-                return Ok(bytes);
-            }
+        let mut bytes = Vec::new();
+        while self.append_to(&mut bytes, PIECE).await? > 0 {
             if bytes.len() > limit {
                 return Err(Error::TooLarge);
             }
         }
+        Ok(bytes)
     }
 
     /// Waits until a `read` would return at once. Who waits for a peer that may be silent for long does it here, and
@@ -178,8 +200,8 @@ impl TcpStream {
     /// # Errors
     /// If the connection is no more, was closed on this side, or its peer took nothing in the time set by
     /// [`TcpStream::set_write_timeout`].
-    pub async fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
-        within(self.write_timeout.get(), |context| self.stream.poll_write(context, bytes)).await
+    pub fn write(&self, bytes: &[u8]) -> impl Future<Output = Result<usize, Error>> {
+        within(self.write_timeout.get(), |context| self.stream.poll_write(context, bytes))
     }
 
     /// Writes all of `bytes`.

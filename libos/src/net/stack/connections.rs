@@ -211,15 +211,24 @@ impl Connections {
         }
         self.forget_due(before, key);
         if due_ns != u64::MAX {
-            let (Ok(at) | Err(at)) = self.due.binary_search(&(due_ns, key));
-            self.due.insert(at, (due_ns, key));
+            match self.due.back() {
+                Some(&last) if last > (due_ns, key) => {
+                    let (Ok(at) | Err(at)) = self.due.binary_search(&(due_ns, key));
+                    self.due.insert(at, (due_ns, key));
+                }
+                // Nearly always: what was heard of last is due last.
+                _ => self.due.push_back((due_ns, key)),
+            }
         }
     }
 
     fn forget_due(&mut self, due_ns: u64, key: Key) {
-        if due_ns != u64::MAX
-            && let Ok(at) = self.due.binary_search(&(due_ns, key))
-        {
+        if due_ns == u64::MAX {
+            return;
+        }
+        if self.due.front() == Some(&(due_ns, key)) {
+            self.due.pop_front();
+        } else if let Ok(at) = self.due.binary_search(&(due_ns, key)) {
             self.due.remove(at);
         }
     }

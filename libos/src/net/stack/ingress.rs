@@ -7,6 +7,7 @@ use super::program::new_socket;
 use super::segment::{Kind, Segment};
 use super::time_wait::Verdict;
 use super::{FrameMemory, Stack, ingest};
+use crate::net::checksum;
 use core::net::IpAddr;
 use smoltcp::phy::{Device, TxToken};
 use smoltcp::time::Instant;
@@ -61,9 +62,13 @@ impl<M: FrameMemory> Stack<M> {
     fn screen(&mut self, now_ns: u64) -> Screened {
         let Some(packet) = self.device.peek() else { return Screened::None };
         let segment = match Kind::of(packet) {
+            Kind::Other => return Screened::Nobody,
+            _ if !checksum::is_right(packet) => {
+                self.counters.bad_checksums += 1;
+                return Screened::Drop;
+            }
             Kind::Tcp(segment) => segment,
             Kind::Udp => return Screened::Datagram,
-            Kind::Other => return Screened::Nobody,
         };
         match self.time_wait.judge(&segment, now_ns) {
             Verdict::Drop => return Screened::Drop,
@@ -132,7 +137,7 @@ impl<M: FrameMemory> Stack<M> {
         listener.begin(key, now_ns);
         ingest(&mut self.interface, &mut self.device, &mut self.connections[key].set, now);
         if !is_listening || self.connections[key].socket().is_listening() {
-            // The packet was no good after all (a checksum): nothing listens on after it.
+            // The packet was no good after all: nothing listens on after it.
             self.abandon_half_open(index, key);
         }
     }

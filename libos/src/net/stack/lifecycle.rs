@@ -3,7 +3,7 @@
 
 use super::buffers::MOST_WARM;
 use super::connections::{Key, Owner};
-use super::{FrameMemory, SECOND_NS, Stack, send};
+use super::{FrameMemory, SECOND_NS, Stack, send_one};
 use smoltcp::socket::tcp;
 use smoltcp::time::{Duration, Instant};
 
@@ -34,12 +34,12 @@ impl<M: FrameMemory> Stack<M> {
     /// Serves the connections that have something to do, until there is none, or no room to send.
     pub(super) fn serve_connections(&mut self, now: Instant, now_ns: u64) {
         while let Some(key) = self.connections.next_ready() {
-            self.send(key, now);
+            let has_sent = self.send_one(key, now);
             match self.step(key, now_ns) {
                 Step::Keep => {}
                 // The reset goes out at once, and then it is gone.
                 Step::GiveUp => {
-                    self.send(key, now);
+                    self.send_one(key, now);
                     self.connections.make_ready(key);
                 }
                 Step::Remove => {
@@ -50,22 +50,27 @@ impl<M: FrameMemory> Stack<M> {
             if self.device.is_blocked() {
                 return self.connections.put_back(key);
             }
-            self.set_due(key, now);
+            let due_ns = self.due_ns(key, now);
+            // Asking when is half of what asking for one more packet takes, and has to be asked anyway.
+            if has_sent && due_ns <= now_ns {
+                self.connections.put_back(key);
+            } else {
+                self.connections.set_due(key, due_ns);
+            }
         }
     }
 
-    fn send(&mut self, key: Key, now: Instant) {
+    fn send_one(&mut self, key: Key, now: Instant) -> bool {
         let Self { interface, device, connections, .. } = self;
-        send(interface, device, &mut connections[key].set, now);
+        send_one(interface, device, &mut connections[key].set, now)
     }
 
-    /// Notes when a connection has to be looked at again.
-    fn set_due(&mut self, key: Key, now: Instant) {
+    /// When a connection has to be looked at again.
+    fn due_ns(&mut self, key: Key, now: Instant) -> u64 {
         let connection = &self.connections[key];
         let stack = self.interface.poll_at(now, &connection.set);
         let stack = stack.map_or(u64::MAX, |at| u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000));
-        let due_ns = stack.min(connection.deadline_ns);
-        self.connections.set_due(key, due_ns);
+        stack.min(connection.deadline_ns)
     }
 
     fn step(&mut self, key: Key, now_ns: u64) -> Step {

@@ -51,6 +51,8 @@ pub(crate) struct Settings {
 pub struct Counters {
     /// Connections that came in and were completed.
     pub accepted: u64,
+    /// Segments and datagrams dropped because they are not as they were sent.
+    pub bad_checksums: u64,
     /// SYNs dropped because the listener's backlog was full.
     pub backlog_full: u64,
     /// SYNs dropped because there was no memory for another connection.
@@ -85,7 +87,7 @@ pub(crate) struct Stack<M> {
     polled_ns: u64,
     /// When idle buffers are looked for.
     trim_at: Option<u64>,
-    /// Something was not sent for want of room: only the transmit ring's interrupt helps.
+    /// Something was not taken or sent for want of room: only the transmit ring's interrupt helps.
     is_blocked: bool,
     pub counters: Counters,
 }
@@ -130,15 +132,15 @@ fn ingest<M: FrameMemory>(
     interface.poll_ingress_single(now, device, set);
 }
 
-/// Sends what the sockets of a set have to send. In one place, too.
+/// Sends one packet of what the sockets of a set have to send. Returns whether there was one. In one place, too.
 #[inline(never)]
-fn send<M: FrameMemory>(
+fn send_one<M: FrameMemory>(
     interface: &mut Interface,
     device: &mut RingDevice<M>,
     set: &mut SocketSet<'static>,
     now: Instant,
-) {
-    while interface.poll_egress(now, device, set) == PollResult::SocketStateChanged {}
+) -> bool {
+    interface.poll_egress(now, device, set) == PollResult::SocketStateChanged
 }
 
 impl<M: FrameMemory> Stack<M> {
@@ -202,31 +204,42 @@ impl<M: FrameMemory> Stack<M> {
         }
     }
 
-    /// Takes what has arrived, sends what can be sent, and moves on every connection that has something to do.
-    pub fn poll(&mut self, now_ns: u64) {
+    /// Gives what has arrived to its connections. Returns whether there may be more.
+    pub fn take(&mut self, now_ns: u64) -> bool {
+        self.polled_ns = now_ns;
+        self.device.take_blocked();
+        let has_more = self.take_packets(micros(now_ns), now_ns);
+        self.is_blocked = self.device.take_blocked();
+        has_more
+    }
+
+    /// Sends what can be sent, and moves on every connection that has something to do.
+    pub fn serve(&mut self, now_ns: u64) {
         let now = micros(now_ns);
         self.polled_ns = now_ns;
-        loop {
-            self.device.take_blocked();
-            let has_more = self.take_packets(now, now_ns);
-            self.connections.make_due_ready(now_ns);
-            self.serve_connections(now, now_ns);
-            self.serve_datagrams(now);
-            self.is_blocked = self.device.take_blocked();
-            if !has_more || self.is_blocked {
-                break;
-            }
-        }
+        self.connections.make_due_ready(now_ns);
+        self.serve_connections(now, now_ns);
+        self.serve_datagrams(now);
+        self.is_blocked |= self.device.take_blocked();
         if self.trim_at.is_some_and(|at| at <= now_ns) {
             self.trim_buffers(now_ns);
         }
+    }
+
+    /// Both, as long as there is something to do.
+    #[cfg(test)]
+    pub fn poll(&mut self, now_ns: u64) {
+        while self.take(now_ns) && !self.is_blocked {
+            self.serve(now_ns);
+        }
+        self.serve(now_ns);
     }
 
     /// Sends what datagrams wait.
     fn serve_datagrams(&mut self, now: Instant) {
         if core::mem::take(&mut self.datagrams.is_ready) {
             let Self { interface, device, datagrams, .. } = self;
-            send(interface, device, &mut datagrams.set, now);
+            while send_one(interface, device, &mut datagrams.set, now) {}
             self.datagrams.is_ready = device.is_blocked();
         }
     }

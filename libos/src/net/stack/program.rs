@@ -170,10 +170,33 @@ impl<M: FrameMemory> Stack<M> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        let read = self.connections[key].socket_mut().recv_slice(bytes);
+        self.read_of(key, read, waker)
+    }
+
+    /// Appends what has come, or the first of two parts of it.
+    pub fn poll_append(
+        &mut self,
+        key: Key,
+        bytes: &mut Vec<u8>,
+        limit: usize,
+        waker: &Waker,
+    ) -> Poll<Result<usize, Error>> {
         let socket = self.connections[key].socket_mut();
-        match socket.recv_slice(bytes) {
+        let appended = socket.recv(|queued| {
+            let queued = queued.get(..limit).unwrap_or(queued);
+            bytes.reserve_exact(queued.len());
+            bytes.extend_from_slice(queued);
+            (queued.len(), queued.len())
+        });
+        self.read_of(key, appended, waker)
+    }
+
+    /// What a read comes to.
+    fn read_of(&mut self, key: Key, read: Result<usize, tcp::RecvError>, waker: &Waker) -> Poll<Result<usize, Error>> {
+        match read {
             Ok(0) => {
-                socket.register_recv_waker(waker);
+                self.connections[key].socket_mut().register_recv_waker(waker);
                 Poll::Pending
             }
             Ok(n) => {
