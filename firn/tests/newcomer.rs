@@ -43,7 +43,7 @@ fn from_nothing_to_an_answered_request() {
     let publish = format!("{port}:80");
     let ran = inside.firn(&["run", "hello", "-p", &publish]).expect(0).out;
     assert!(ran.contains("1 VM started") && ran.contains(&format!("curl http://127.0.0.1:{port}/")), "{ran}");
-    assert_eq!(inside.curl(port), "hello 10.64.0.1 from a VM of my own\n");
+    assert_eq!(inside.curl(port), "hello you from a VM of my own\n");
 
     // The same again is refused, and what would be done about it is said.
     assert!(inside.firn(&["run", "hello", "-p", &publish]).expect(2).err.contains("--replace"));
@@ -54,19 +54,19 @@ fn from_nothing_to_an_answered_request() {
     // A change, put in the old one's place from above the project.
     let source = hello.join("src/lib.rs");
     let text = std::fs::read_to_string(&source).unwrap();
-    let changed = text.replace("from a VM of my own", "from a better VM").replace(
-        "    Some(false)\n}",
-        "    fail(used)\n}\n\n#[inline(never)]\nfn fail(used: usize) -> Option<bool> {\n    panic!(\"{used} bytes\")\n}",
-    );
+    let changed = text
+        .replace("from a VM of my own", "from a better VM")
+        .replace(r#"request.parameter("name").unwrap_or("you")"#, r#"request.parameter("name").map_or("you", fail)"#)
+        + "\n#[inline(never)]\nfn fail(name: &str) -> &str {\n    panic!(\"{name} is not here\")\n}\n";
     std::fs::write(&source, changed).unwrap();
     outside.firn(&["run", "hello", "-p", &publish, "--replace"]).expect(0);
-    assert_eq!(outside.curl(port), "hello 10.64.0.1 from a better VM\n");
+    assert_eq!(outside.curl(port), "hello you from a better VM\n");
 
     // It crashes, and says where.
-    let long = format!("http://localhost:{port}/{}", "x".repeat(3000));
-    Command::new("curl").args(["-sS", "--max-time", "2", &long]).output().unwrap();
+    let bad = format!("http://localhost:{port}/hello/nobody");
+    Command::new("curl").args(["-sS", "--max-time", "2", &bad]).output().unwrap();
     let log = outside.firn(&["logs", "--no-follow", "hello-1"]).expect(0).out;
-    assert!(log.contains("2048 bytes") && log.contains("vm 1 ended: terminated with status 101"), "{log}");
+    assert!(log.contains("nobody is not here") && log.contains("vm 1 ended: terminated with status 101"), "{log}");
     let call = log.lines().find(|line| line.contains(" hello::fail at ")).unwrap_or_else(|| panic!("{log}"));
     assert!(call.starts_with("hello-1 ") && call.contains("src/lib.rs:"), "{call}");
     assert!(outside.firn(&["down"]).expect(0).out.contains("powered off cleanly"));
