@@ -1,4 +1,16 @@
 //! The argument string: words separated by spaces, by convention `name=value`.
+//!
+//! ```
+//! use libos::arguments::{BadArgument, arguments, get, parse_or};
+//!
+//! let port: u16 = parse_or("port", 80)?;
+//! assert_eq!((port, get("colour")), (80, None));
+//! // What was not understood says so itself.
+//! let bad = BadArgument { name: "port", value: "http" };
+//! assert_eq!(bad.to_string(), "bad argument: port=http");
+//! println!("started with {:?}", arguments());
+//! # Ok::<(), BadArgument>(())
+//! ```
 
 use core::fmt;
 use core::str::FromStr;

@@ -31,7 +31,7 @@
 //! | [`mmu`] | address spaces of the program's own, for guests that are operating systems |
 //! | `instruction` | the virtual instructions themselves (in a VM only) |
 //!
-//! Every error becomes an [`Error`] by `?`.
+//! Every error becomes an [`Error`] by `?`. What is public has an example; a test sees to it.
 //!
 //! In a VM (`cfg(firn_guest)`) all of this runs over the virtual ISA with no operating system below; on the host
 //! it runs over real sockets and clocks, so that an app is tested by `cargo test` and tried out by `cargo run`.

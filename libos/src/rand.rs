@@ -5,6 +5,9 @@
 //! assert_ne!(key, libos::rand::bytes());
 //! let dice = 1 + libos::rand::below(6);
 //! assert!((1..=6).contains(&dice));
+//! let mut page = [0; 4096];
+//! libos::rand::fill(&mut page);
+//! assert!(page.iter().any(|&byte| byte != 0));
 //! ```
 //!
 //! [`Random`] is the same for crates that want a generator of `rand_core`.

@@ -77,6 +77,17 @@ impl Notify {
     }
 
     /// Wakes one of those that wait, the one that has waited longest. Nothing is remembered if nobody does.
+    ///
+    /// ```
+    /// # libos::block_on(async {
+    /// let notify = libos::sync::Notify::new();
+    /// let (first, second) = (notify.notified(), notify.notified());
+    /// notify.notify_one();
+    /// first.await;
+    /// let soon = libos::time::Duration::from_millis(2);
+    /// assert!(libos::time::timeout(soon, second).await.is_err(), "it was for the first alone");
+    /// # });
+    /// ```
     pub fn notify_one(&self) {
         self.0.notify_additional(1);
     }

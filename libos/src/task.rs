@@ -29,6 +29,22 @@ use core::task::{Context, Poll};
 
 /// A spawned task. Awaiting it gives what the task returns. **Dropping it cancels the task**, as in the smol
 /// family: call [`JoinHandle::detach`] to let it run on its own.
+///
+/// ```
+/// # libos::block_on(async {
+/// use libos::task::{JoinHandle, spawn, yield_now};
+///
+/// let tasks: Vec<JoinHandle<u32>> = (0..3).map(|n| spawn(async move { n * n })).collect();
+/// while !tasks.iter().all(JoinHandle::is_finished) {
+///     yield_now().await;
+/// }
+/// let mut sum = 0;
+/// for task in tasks {
+///     sum += task.await;
+/// }
+/// assert_eq!(sum, 5);
+/// # });
+/// ```
 #[derive(Debug)]
 #[must_use = "a task is cancelled when its handle is dropped: await it or detach it"]
 pub struct JoinHandle<T>(async_task::Task<T>);

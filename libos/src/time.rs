@@ -34,6 +34,7 @@ use pin_project_lite::pin_project;
 /// let later = now + Duration::from_secs(1);
 /// assert_eq!(later - now, Duration::from_secs(1));
 /// assert_eq!(now - later, Duration::ZERO);
+/// assert_eq!(Instant::from_nanos(now.as_nanos()), now);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
@@ -120,6 +121,18 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 }
 
 /// A future that is done at a point in time.
+///
+/// ```
+/// # libos::block_on(async {
+/// use libos::time::{Duration, Instant, Sleep, sleep_until};
+///
+/// let soon = Instant::now() + Duration::from_millis(2);
+/// let sleep: Sleep = sleep_until(soon);
+/// assert_eq!(sleep.deadline(), soon);
+/// sleep.await;
+/// assert!(Instant::now() >= soon);
+/// # });
+/// ```
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct Sleep {
@@ -236,6 +249,19 @@ pub enum MissedTicks {
 }
 
 /// A clock that ticks at a fixed rate.
+///
+/// ```
+/// # libos::block_on(async {
+/// use libos::time::{Duration, Interval, Timeout, interval, timeout};
+///
+/// let mut ticks: Interval = interval(Duration::from_millis(1));
+/// ticks.tick().await;
+/// // A tick that does not come in time is still to come.
+/// let next: Timeout<_> = timeout(Duration::ZERO, ticks.tick());
+/// let _ = next.await;
+/// ticks.tick().await;
+/// # });
+/// ```
 #[derive(Debug)]
 pub struct Interval {
     next: Instant,

@@ -1,6 +1,24 @@
 //! The supervisor gate, typed: operations are awaited, events come as a stream.
 //!
 //! Only a VM with the privilege bit has the gate; on the host it is refused.
+//!
+//! ```
+//! use libos::gate::{Answer, Error, Operation, call, next_event};
+//!
+//! # libos::block_on(async {
+//! match call(Operation::Inspect { vm: 7 }).await {
+//!     Ok(Answer::Vm(status)) => println!("VM 7 has {} pages of its own", status.private_pages),
+//!     Ok(_) => unreachable!("each operation has its answer"),
+//!     Err(Error::NotPermitted) => println!("this program is no supervisor"),
+//!     Err(e) => println!("{e}"),
+//! }
+//! # });
+//! async fn report() -> ! {
+//!     loop {
+//!         println!("{:?}", next_event().await);
+//!     }
+//! }
+//! ```
 
 #[cfg(any(firn_guest, test))]
 mod tickets;

@@ -1,4 +1,14 @@
 //! The console on the host: standard input and output.
+//!
+//! ```no_run
+//! # async fn converse() {
+//! use libos::console::{print, read_line};
+//!
+//! print(b"who is there? ");
+//! let name = read_line().await;
+//! print(format!("hello {name}\n").as_bytes());
+//! # }
+//! ```
 
 use crate::line::LineBuffer;
 use core::task::{Poll, Waker};

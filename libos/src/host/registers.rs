@@ -1,4 +1,9 @@
 //! The register page on the host: what a program that is no VM can be told.
+//!
+//! ```
+//! let page = libos::registers();
+//! println!("VM {} of generation {}", page.vm, page.generation);
+//! ```
 
 use std::sync::OnceLock;
 pub use virtual_isa::register::RegisterPage;

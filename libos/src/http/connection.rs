@@ -24,7 +24,39 @@ const FLUSH_BYTES: usize = 2048;
 /// Bytes of a body that are thrown away at most; a client that sends more is cut off.
 const MOST_SKIPPED: usize = 64 * 1024;
 
-/// A stream that a client is spoken to over.
+/// A stream that a client is spoken to over: a [`TcpStream`], or any other, as that of a test.
+///
+/// ```
+/// use embedded_io_async::{ErrorType, Read, Write};
+/// use libos::http::{Limits, Request, Response, Router, ServeError, Transport, serve_stream};
+///
+/// /// A client that has said all it has to say.
+/// struct Client(&'static [u8], Vec<u8>);
+///
+/// impl ErrorType for &mut Client {
+///     type Error = core::convert::Infallible;
+/// }
+/// impl Read for &mut Client {
+///     async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error> {
+///         self.0.read(bytes).await
+///     }
+/// }
+/// impl Write for &mut Client {
+///     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+///         self.1.extend_from_slice(bytes);
+///         Ok(bytes.len())
+///     }
+///     async fn flush(&mut self) -> Result<(), Self::Error> {
+///         Ok(())
+///     }
+/// }
+/// impl Transport for &mut Client {}
+///
+/// let router = Router::new().get("/", |_: Request| Response::text("it works"));
+/// let mut client = Client(b"GET / HTTP/1.0\r\n\r\n", Vec::new());
+/// let served: Result<(), ServeError<_>> = libos::block_on(serve_stream(&mut client, &router, &Limits::new()));
+/// assert!(served.is_ok() && client.1.ends_with(b"\r\n\r\nit works"));
+/// ```
 pub trait Transport: Read + Write {
     /// Appends what has come, at most `limit` bytes, and returns how many; 0 at the end of the stream. A stream that may
     /// be silent for long should wait without a buffer, as a [`TcpStream`] does.

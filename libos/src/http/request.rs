@@ -65,6 +65,8 @@ type Part = Range<u16>;
 /// assert_eq!((request.method(), request.path()), (Method::Get, "/find"));
 /// assert_eq!(request.query("q"), Some("snow"));
 /// assert_eq!(request.header("accept"), Some("text/plain"));
+/// assert_eq!(request.headers().next(), Some(("Host", "x")));
+/// assert_eq!(request.method().word(), "GET");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Request {

@@ -11,6 +11,14 @@ use core::fmt;
 pub type Maker = Box<dyn FnMut(&mut Vec<u8>)>;
 
 /// What an answer says.
+///
+/// ```
+/// use libos::http::{Body, Maker, Response};
+///
+/// let next: Maker = Box::new(|out| out.extend_from_slice(b"and so on, "));
+/// let long = Response::bytes("text/plain", Vec::new()).with_body(Body::Pieces { bytes: 1000, next });
+/// assert_eq!((long.body().len(), long.body().is_empty(), Body::EMPTY.is_empty()), (1000, false, true));
+/// ```
 pub enum Body {
     /// These bytes: part of the program, or the handler's own.
     Bytes(Cow<'static, [u8]>),

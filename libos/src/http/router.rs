@@ -86,6 +86,26 @@ struct Route {
 ///         }
 ///     });
 /// ```
+///
+/// One that is known at once and one that is not are different types; a handler that has both says which it is:
+///
+/// ```
+/// use libos::http::{IntoReply, Method, Reply, Request, Response, Router};
+///
+/// fn look_up(request: Request) -> Reply {
+///     match request.parameter("name") {
+///         Some("snow") => Response::text("known").into_reply(),
+///         _ => async { "looked up elsewhere" }.into_reply(),
+///     }
+/// }
+/// struct Lookup(Reply);
+/// impl IntoReply for Lookup {
+///     fn into_reply(self) -> Reply {
+///         self.0
+///     }
+/// }
+/// let router = Router::new().route(Method::Options, "/{name}", |request: Request| Lookup(look_up(request)));
+/// ```
 #[derive(Default)]
 pub struct Router {
     routes: Vec<Route>,

@@ -16,6 +16,18 @@ const PAUSE: Duration = Duration::from_millis(50);
 const CONNECTION_BYTES: usize = 16 * 1024;
 
 /// A router, and what clients may take.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), libos::net::Error> {
+/// use libos::http::{Limits, Request, Response, Router, Server};
+/// use libos::net::TcpListener;
+///
+/// let limits = Limits { body_bytes: 1 << 20, connections: 100, ..Limits::new() };
+/// let router = Router::new().get("/", |_: Request| Response::text("it works"));
+/// let listener = TcpListener::bind(([0, 0, 0, 0], 80))?;
+/// Server::new(router).with_limits(limits).serve(listener).await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Server {
     router: Router,

@@ -32,6 +32,30 @@
 //! # fake::set_program(|_, _| virtual_isa::context::Exit::Interrupt);
 //! # Ok::<(), libos::mmu::MapError>(())
 //! ```
+//!
+//! What the processor forgets is loaded again, and is not seen:
+//!
+//! ```
+//! use libos::mmu::{AddressSpace, Backing, Exit, Mmu, Pool, Rights, Thread, fake};
+//!
+//! fn program(processor: &fake::Processor) -> virtual_isa::context::Exit {
+//!     let found = processor.execute(0x5000).and_then(|()| processor.read(0x5000));
+//!     found.map_or_else(|exit| exit, |_| virtual_isa::context::Exit::Instruction)
+//! }
+//! fake::set_program(|processor, _| program(processor));
+//!
+//! let mmu = Mmu::new().unwrap();
+//! let mut space = AddressSpace::new(&mmu, &Pool::new(8), 8);
+//! space.map(5..6, Rights::READ | Rights::EXECUTE | Rights::USER, Backing::Zero)?;
+//! let mut thread = Thread::new(0x40_0000, 0);
+//! for _ in 0..2 {
+//!     assert_eq!(space.enter(&mut thread, u64::MAX), Ok(Exit::Instruction));
+//!     assert_eq!(fake::nr_entries(), 1);
+//!     fake::lose_entries();
+//! }
+//! # fake::set_program(|_, _| virtual_isa::context::Exit::Interrupt);
+//! # Ok::<(), libos::mmu::MapError>(())
+//! ```
 
 use super::thread::Thread;
 use core::cell::RefCell;

@@ -144,6 +144,13 @@ impl Drop for Inner {
 }
 
 /// A page of this VM's memory, which is nobody else's. Dropped, it is its pool's again.
+///
+/// ```
+/// use libos::mmu::{Page, Pool};
+///
+/// let mut page: Page = Pool::new(1).try_page().unwrap();
+/// assert!(page.bytes().iter().all(|&byte| byte == 0));
+/// ```
 pub struct Page {
     at: NonNull<u8>,
     pool: Pool,
@@ -176,6 +183,24 @@ impl Drop for Page {
 }
 
 /// Memory that several address spaces can map: see [`Backing::Shared`](super::Backing::Shared).
+///
+/// ```
+/// use libos::mmu::{AddressSpace, Backing, Mmu, Pool, Rights, SharedMemory};
+///
+/// let (mmu, pool) = (Mmu::new().unwrap(), Pool::new(8));
+/// let memory = SharedMemory::try_new(&pool, 2).unwrap();
+/// assert_eq!((memory.nr_pages(), pool.used()), (2, 2));
+/// let mut space = || {
+///     let mut space = AddressSpace::new(&mmu, &pool, 8);
+///     space.map(5..7, Rights::READ | Rights::WRITE | Rights::USER, Backing::Shared(memory.clone())).unwrap();
+///     space
+/// };
+/// let (mut one, mut other) = (space(), space());
+/// one.write(0x5000, b"seen").unwrap();
+/// let mut seen = [0; 4];
+/// other.read(0x5000, &mut seen).unwrap();
+/// assert_eq!(&seen, b"seen");
+/// ```
 #[derive(Debug)]
 pub struct SharedMemory {
     pages: Vec<Page>,

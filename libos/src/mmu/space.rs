@@ -73,6 +73,27 @@ impl Area {
 }
 
 /// An address space of this VM's own making. Dropped, it leaves no entry behind, and its pages go back to their pool.
+///
+/// ```
+/// use libos::mmu::{AddressSpace, Backing, FaultCause, MAX_AREAS, Mmu, Pool, Rights, Thread};
+///
+/// let (mmu, pool) = (Mmu::new().unwrap(), Pool::new(8));
+/// let mut space = AddressSpace::new(&mmu, &pool, 8);
+/// space.map(5..9, Rights::READ | Rights::WRITE | Rights::USER, Backing::Zero)?;
+/// space.write(0x5000, b"kept").unwrap();
+/// space.protect(5..6, Rights::READ | Rights::USER)?;
+/// space.unmap(7..9)?;
+/// assert_eq!(space.read(0x7000, &mut [0]).unwrap_err().cause, FaultCause::Unmapped);
+/// let usage = space.usage();
+/// assert!(usage.own_pages == 1 && usage.areas == 2 && usage.areas <= MAX_AREAS);
+///
+/// fn run_trusted(space: &mut AddressSpace, thread: &mut Thread) {
+///     // SAFETY: the thread's text is part of this program.
+///     let exit = unsafe { space.enter_privileged(thread, u64::MAX) };
+///     println!("{exit:?}");
+/// }
+/// # Ok::<(), libos::mmu::MapError>(())
+/// ```
 pub struct AddressSpace {
     mmu: Mmu,
     /// Who it is to the asids.

@@ -63,6 +63,15 @@ impl Default for ConnectOptions {
 }
 
 /// What a UDP socket is made of. On the host nothing of it counts.
+///
+/// ```
+/// use libos::net::{UdpOptions, UdpSocket};
+///
+/// # libos::block_on(async {
+/// let options = UdpOptions { datagrams: 64, bytes: 32 * 1024 };
+/// let socket = UdpSocket::bind_with(([127, 0, 0, 1], 0), options).unwrap();
+/// # });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpOptions {
     /// Datagrams that may wait, each way.

@@ -71,6 +71,31 @@ impl TcpListener {
 /// All methods take `&self`, so that one task can read while another writes: [`TcpStream::split`] and
 /// [`TcpStream::into_split`] give each its half. `TcpStream`, `&TcpStream` and the halves implement
 /// [`embedded_io_async::Read`] and [`embedded_io_async::Write`].
+///
+/// ```
+/// # libos::block_on(async {
+/// use libos::net::{Error, TcpListener, TcpStream};
+/// use libos::time::Duration;
+///
+/// let listener = TcpListener::bind(([127, 0, 0, 1], 0))?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// let (server, peer) = listener.accept().await?;
+/// assert_eq!((peer, server.peer_addr()?), (client.local_addr()?, client.local_addr()?));
+/// // Small answers go out at once; a client that is gone is noticed within minutes, one that is slow within seconds.
+/// server.set_nodelay(true)?;
+/// server.set_keepalive(Some(Duration::from_secs(60)))?;
+/// server.set_read_timeout(Some(Duration::from_millis(20)));
+/// server.set_write_timeout(Some(Duration::from_secs(30)));
+///
+/// assert_eq!(client.write(b"four").await?, 4);
+/// server.readable().await?;
+/// let mut word = [0; 4];
+/// server.read_exact(&mut word).await?;
+/// assert_eq!(&word, b"four");
+/// assert_eq!(server.read(&mut word).await, Err(Error::TimedOut));
+/// # Ok::<(), Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct TcpStream {
     stream: backend::Stream,
@@ -285,6 +310,29 @@ impl TcpStream {
     }
 
     /// Two halves that live as long as the stream is borrowed.
+    ///
+    /// ```
+    /// # libos::block_on(async {
+    /// use libos::net::{Error, ReadHalf, TcpListener, TcpStream, WriteHalf};
+    /// use libos::task::join;
+    ///
+    /// async fn ask(to: WriteHalf<'_>) -> Result<(), Error> {
+    ///     to.write_all(b"question").await
+    /// }
+    /// async fn hear(from: ReadHalf<'_>) -> Result<usize, Error> {
+    ///     from.readable().await?;
+    ///     from.read(&mut [0; 16]).await
+    /// }
+    ///
+    /// let listener = TcpListener::bind(([127, 0, 0, 1], 0)).unwrap();
+    /// let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    /// let (server, _) = listener.accept().await.unwrap();
+    /// let (reader, writer) = client.split();
+    /// let answered = async { server.write_all(b"answer").await };
+    /// let (asked, (heard, _)) = join(ask(writer), join(hear(reader), answered)).await;
+    /// assert_eq!((asked, heard), (Ok(()), Ok(6)));
+    /// # });
+    /// ```
     #[must_use]
     pub const fn split(&self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         (ReadHalf(self), WriteHalf(self))
@@ -295,10 +343,11 @@ impl TcpStream {
     ///
     /// ```
     /// # libos::block_on(async {
-    /// use libos::net::{TcpListener, TcpStream};
+    /// use libos::net::{OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpStream};
     ///
     /// let listener = TcpListener::bind(([127, 0, 0, 1], 0)).unwrap();
-    /// let (reader, writer) = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap().into_split();
+    /// let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    /// let (reader, writer): (OwnedReadHalf, OwnedWriteHalf) = client.into_split();
     /// let (server, _) = listener.accept().await.unwrap();
     /// libos::task::spawn(async move { writer.write_all(b"over").await.unwrap() }).detach();
     /// assert_eq!(server.read_to_end(100).await.unwrap(), b"over");

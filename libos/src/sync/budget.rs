@@ -16,6 +16,30 @@ use core::cell::Cell;
 /// drop(charge);
 /// assert_eq!(budget.left(), 100);
 /// ```
+///
+/// What grows begins with nothing:
+///
+/// ```
+/// use libos::sync::{Budget, Charge};
+///
+/// struct Inbox {
+///     bytes: Vec<u8>,
+///     charge: Charge,
+/// }
+///
+/// impl Inbox {
+///     fn push(&mut self, bytes: &[u8]) -> bool {
+///         let has_room = self.charge.change_to(self.bytes.len() + bytes.len());
+///         if has_room {
+///             self.bytes.extend_from_slice(bytes);
+///         }
+///         has_room
+///     }
+/// }
+///
+/// let mut inbox = Inbox { bytes: Vec::new(), charge: Budget::new(10).take_none() };
+/// assert!(inbox.push(b"letter") && !inbox.push(b"parcel"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Budget(Rc<Cell<usize>>);
 

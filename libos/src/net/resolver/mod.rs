@@ -90,6 +90,22 @@ impl Default for ResolverOptions {
 /// assert_eq!(resolver.lookup("10.65.0.7").await, Ok(vec![IpAddr::from([10, 65, 0, 7])]));
 /// # });
 /// ```
+///
+/// Usually the program's arguments say whom to ask:
+///
+/// ```no_run
+/// # async fn run() -> Result<(), libos::Error> {
+/// use libos::net::{ResolveError, Resolver};
+///
+/// let resolver = Resolver::from_arguments()?;
+/// match resolver.lookup("db.example.org").await {
+///     Err(ResolveError::NoSuchName) => libos::log::warn!("there is no db yet"),
+///     addresses => libos::log::info!("{addresses:?}"),
+/// }
+/// let stream = resolver.connect("db.example.org", 5432).await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Resolver {
     options: ResolverOptions,
     cache: RefCell<Cache>,
