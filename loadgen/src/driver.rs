@@ -4,6 +4,7 @@
 
 use crate::fleet::Fleet;
 use crate::machine::{Failure, Firn, Machine, Running, Task, counter};
+use crate::progress::Steps;
 use crate::report::HttpReport;
 use serde_json::Value;
 use std::net::Ipv4Addr;
@@ -24,8 +25,8 @@ pub struct Driver<'a> {
     myself: PathBuf,
     /// TCP port of the VMs.
     port: u16,
-    /// Whether to show no progress.
-    quiet: bool,
+    /// Shows what is being done.
+    pub steps: Steps,
 }
 
 /// Some of a machine's VMs: every `stride`-th, from one of them on.
@@ -71,21 +72,19 @@ pub struct Session<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// To use `firn` for machines, and this program for load.
+    /// To use `firn` for machines, and this program for load to that port. `steps` shows what is being done.
     ///
     /// # Errors
     /// If this program cannot find itself.
-    pub fn new(firn: Firn<'a>, port: u16, quiet: bool) -> Result<Self, Failure> {
+    pub fn new(firn: Firn<'a>, port: u16, steps: Steps) -> Result<Self, Failure> {
         let myself =
             std::env::current_exe().map_err(|error| Failure::failed(format!("cannot find this program: {error}")))?;
-        Ok(Self { firn, myself, port, quiet })
+        Ok(Self { firn, myself, port, steps })
     }
 
     /// Says on stderr how far things are.
     pub fn say(&self, what: &str) {
-        if !self.quiet {
-            eprintln!("{}: {what}", self.firn.name);
-        }
+        self.steps.say(what);
     }
 
     /// Starts this program with `http` inside the machine's network.
@@ -93,7 +92,7 @@ impl<'a> Driver<'a> {
         let mut command = self.firn.command(&["exec", "--name", self.firn.name, "--"]);
         command.arg(&self.myself).args(["http", "--first", &first.to_string(), "--format", "json"]);
         command.args(["--count", &count.to_string(), "--port", &self.port.to_string()]);
-        if self.quiet {
+        if self.steps.is_alone() {
             command.arg("--quiet");
         }
         Task::start("the load", command.args(arguments))

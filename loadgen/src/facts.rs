@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// On what this was measured: the programs' versions, the host.
 #[must_use]
@@ -21,6 +21,10 @@ pub fn versions() -> BTreeMap<String, String> {
         let is_clean = output("git", &["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
         if is_clean { commit } else { format!("{commit} with changes") }
     });
+    let memory = read("/proc/meminfo").and_then(|text| {
+        let kib: u64 = text.lines().next()?.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(format!("{} MiB", kib / 1024))
+    });
     let cpus = std::thread::available_parallelism().ok().map(|n| n.to_string());
     [
         ("loadgen", Some(env!("CARGO_PKG_VERSION").to_owned())),
@@ -29,10 +33,32 @@ pub fn versions() -> BTreeMap<String, String> {
         ("host_kernel", read("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned())),
         ("host_cpu", cpu),
         ("host_cpus", cpus),
+        ("host_memory", memory),
+        ("rustc", output("rustc", &["--version"])),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.unwrap_or_else(|| "unknown".to_owned())))
     .collect()
+}
+
+/// The part of the host's processors that is taken during that time; nothing if the host does not say.
+#[must_use]
+pub fn host_busy(during: Duration) -> Option<f64> {
+    let before = processor_times(&std::fs::read_to_string("/proc/stat").ok()?)?;
+    std::thread::sleep(during);
+    let after = processor_times(&std::fs::read_to_string("/proc/stat").ok()?)?;
+    let (idle, all) = (after.0.checked_sub(before.0)?, after.1.checked_sub(before.1)?);
+    #[expect(clippy::cast_precision_loss, reason = "hundredths of seconds")]
+    (all > 0).then(|| 1.0 - idle as f64 / all as f64)
+}
+
+/// What all processors spent idle, and altogether, since the host's start.
+fn processor_times(stat: &str) -> Option<(u64, u64)> {
+    let times = stat.lines().next()?.strip_prefix("cpu ")?;
+    // The last two, of guests, are in the others already.
+    let times: Vec<u64> = times.split_whitespace().take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let idle = times.get(3)? + times.get(4)?;
+    Some((idle, times.iter().sum()))
 }
 
 /// The present day and time in UTC, as 2024-02-29T13:07:00Z.
@@ -76,9 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn what_others_take_is_read() {
+        let stat = "cpu  100 0 50 800 40 0 5 5 7 0\ncpu0 1 2 3\n";
+        assert_eq!(processor_times(stat), Some((840, 1000)));
+        assert_eq!(processor_times("cpu  1 2\n"), None);
+        assert_eq!(processor_times("intr 1"), None);
+        assert!(host_busy(Duration::from_millis(60)).is_some_and(|busy| (0.0..=1.0).contains(&busy)));
+    }
+
+    #[test]
     fn the_facts_are_there() {
         let facts = versions();
-        for name in ["loadgen", "commit", "qemu", "host_kernel", "host_cpu", "host_cpus"] {
+        for name in ["loadgen", "commit", "qemu", "host_kernel", "host_cpu", "host_cpus", "host_memory", "rustc"] {
             assert!(facts.contains_key(name), "{name}");
         }
     }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,8 @@ pub struct Firn<'a> {
     pub name: &'a str,
     /// Set when all is to end.
     pub stop: &'a AtomicBool,
+    /// Whether what it says is kept back unless it fails.
+    pub is_silent: bool,
 }
 
 /// A process under way whose output is being read.
@@ -67,6 +69,18 @@ pub struct Task {
     what: String,
     child: Child,
     output: Option<JoinHandle<Vec<u8>>>,
+    /// What it says to people, if that is kept back.
+    complaints: Option<JoinHandle<Vec<u8>>>,
+}
+
+/// Reads a pipe to its end.
+fn read_all(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read until an error is what there is.
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
 }
 
 /// How a process ended, and what it printed.
@@ -114,15 +128,9 @@ impl Task {
         let mut child = command
             .spawn()
             .map_err(|error| Failure::failed(format!("cannot run {}: {error}", command.get_program().display())))?;
-        let output = child.stdout.take().map(|mut pipe| {
-            std::thread::spawn(move || {
-                let mut bytes = Vec::new();
-                // What was read until an error is what there is.
-                let _ = pipe.read_to_end(&mut bytes);
-                bytes
-            })
-        });
-        Ok(Self { what: what.to_owned(), child, output })
+        let output = child.stdout.take().map(read_all);
+        let complaints = child.stderr.take().map(read_all);
+        Ok(Self { what: what.to_owned(), child, output, complaints })
     }
 
     /// Whether it has ended.
@@ -143,6 +151,10 @@ impl Task {
         }
         let status = self.child.wait().map_err(|error| Failure::failed(format!("{}: {error}", self.what)))?;
         let output = self.output.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
+        // Not waited for otherwise: a program that it has left running may hold the other end.
+        if let Some(reader) = self.complaints.take().filter(|_| !status.success()) {
+            let _ = std::io::stderr().write_all(&reader.join().unwrap_or_default());
+        }
         Ok(Ended { status, output })
     }
 
@@ -197,6 +209,9 @@ impl<'a> Firn<'a> {
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(self.program);
         command.args(arguments);
+        if self.is_silent {
+            command.stderr(Stdio::piped());
+        }
         command
     }
 

@@ -3,6 +3,7 @@
 
 use clap::Parser;
 use loadgen::arena::report::ArenaReport;
+use loadgen::bench::suite;
 use loadgen::cli::arena::ArenaArgs;
 use loadgen::cli::machine::{BenchArgs, DemoArgs};
 use loadgen::cli::{Cli, Command, Format, HttpArgs};
@@ -221,10 +222,10 @@ fn run_demo(args: &DemoArgs, stop: &AtomicBool) -> ExitCode {
 }
 
 fn run_bench(args: &BenchArgs, stop: &AtomicBool) -> ExitCode {
-    if args.scenario == "list" {
+    if args.scenarios.iter().any(|name| name == "list") {
         return conclude(&bench::list(), &[]);
     }
-    let (scenario, options) = match bench::find(&args.scenario).and_then(|found| Ok((found, args.options()?))) {
+    let (scenarios, options) = match suite::choose(&args.scenarios).and_then(|chosen| Ok((chosen, args.options()?))) {
         Ok(both) => both,
         Err(error) => return complain(BAD_ARGUMENTS, error),
     };
@@ -232,13 +233,13 @@ fn run_bench(args: &BenchArgs, stop: &AtomicBool) -> ExitCode {
         Ok(firn) => firn,
         Err(status) => return status,
     };
-    let report = match bench::run(scenario, &options, &firn, stop) {
-        Ok(report) => report,
-        Err(failure) => return give_up(failure),
-    };
-    let mut text = report.summary();
-    let files = [Some(report.file(&options)), report.plot.clone()];
-    let files: Vec<String> = files.iter().flatten().map(|file| file.display().to_string()).collect();
-    text.push_str(&format!("  report: {}\n", files.join(", ")));
-    conclude(&text, &report.failures)
+    match suite::run(&scenarios, &options, &firn, stop) {
+        Ok(suite::Outcome { reports, page }) => {
+            let failed = |report: &&bench::report::BenchReport| !report.ok;
+            let failures: Vec<String> =
+                reports.iter().filter(failed).map(|report| format!("{} failed", report.scenario)).collect();
+            conclude(&format!("report: {}\n", page.display()), &failures)
+        }
+        Err(failure) => give_up(failure),
+    }
 }

@@ -37,7 +37,7 @@ fn density_compares_two_machines_and_leaves_its_samples() {
     assert_eq!(sample["large"]["from_disk"]["sweep"]["config"]["connections"], 1);
     assert!(report["versions"]["host_cpus"].is_string() && report["date"].as_str().unwrap().ends_with('Z'));
     assert_eq!((&report["options"]["seed"], &report["options"]["runs"]), (&1.into(), &2.into()));
-    for part in ["budget at most 512 bytes", "answer of a VM parked on disk, p99", "density.json"] {
+    for part in ["budget at most 512 bytes", "answer of a VM parked on disk, p99", "out/report.html"] {
         assert!(summary.contains(part), "{part} in {summary}");
     }
 }
@@ -138,6 +138,27 @@ fn scale_measures_work_and_requests_on_one_processor_and_on_two() {
     assert_eq!(figure(&report, "work_gain")["budget"]["at_least"], 1.8);
     let svg = std::fs::read_to_string(stage.path("out/scale.svg")).unwrap();
     assert!(svg.contains("Throughput, kept connections"));
+}
+
+#[test]
+fn one_scenario_that_cannot_be_does_not_keep_others_from_their_run() {
+    let stage = few(1);
+    let (status, summary, complaints) = run(&stage, "density", &["fairness", "--vms", "10", "--runs", "3"]);
+    assert_eq!(status, 1, "{summary}");
+    assert!(complaints.contains("density: --vms 10") && complaints.contains("error: density failed"), "{complaints}");
+    assert_eq!(json_in(&stage.path("out/density.json"))["ok"], false);
+    let report = json_in(&stage.path("out/fairness.json"));
+    assert_eq!((&report["ok"], report["samples"].as_array().unwrap().len()), (&true.into(), 3));
+    assert_eq!(figure(&report, "jain_time_cpus1_1s")["spread"]["runs"], 3);
+    let busy = report["host_busy"].as_array().unwrap();
+    assert!(busy.len() == 3 && report["elapsed_s"].as_f64().unwrap() > 0.0, "{busy:?}");
+    let html = std::fs::read_to_string(stage.path("out/report.html")).unwrap();
+    assert!(html.contains("<h2 id=\"fairness\">") && html.contains("Failed: --vms 10"), "{html}");
+    assert!(html.contains("Whether VMs get their shares</title>"), "the picture is in it");
+    assert!(summary.ends_with(&format!("report: {}\n", stage.path("out/report.html").display())), "{summary}");
+    // A later run of another scenario leaves that one's section alone.
+    assert_eq!(run(&stage, "ablation", &["--vms", "1", "--seconds", "0.1"]).0, 0);
+    assert!(std::fs::read_to_string(stage.path("out/report.html")).unwrap().contains("<h2 id=\"fairness\">"));
 }
 
 #[test]

@@ -86,19 +86,6 @@ impl Churn {
     }
 }
 
-/// The median of what can be had; nothing of nothing.
-#[must_use]
-pub fn median(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
-    let mut values: Vec<f64> = values.into_iter().flatten().collect();
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.as_slice() {
-        [] => None,
-        values if values.len().is_multiple_of(2) => Some(f64::midpoint(values[middle - 1], values[middle])),
-        values => Some(values[middle]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,12 +110,5 @@ mod tests {
         {
             assert!(Churn::parse(answer).unwrap_err().contains("not understood"), "{answer}");
         }
-    }
-
-    #[test]
-    fn medians_are_of_what_there_is() {
-        assert_eq!(median([Some(3.0), None, Some(1.0), Some(2.0)]), Some(2.0));
-        assert_eq!(median([Some(1.0), Some(2.0)]), Some(1.5));
-        assert_eq!(median([None, None]), None);
     }
 }

@@ -5,8 +5,9 @@
 //! second is that of a machine whose VMs are asked from its start on, until all have answered. Instructions are
 //! counted on a small machine, whose time is its instructions.
 
-use super::churn::{self, COUNT, Churn, median};
+use super::churn::{self, COUNT, Churn};
 use super::report::{Findings, Measure};
+use super::spread::median;
 use super::{Bench, NAME, Scenario};
 use crate::demo::report::times_in_log;
 use crate::driver::Session;

@@ -4,8 +4,9 @@
 //! Both machines have the same memory and count their instructions. All of a step counts, until the machine is at
 //! rest again: also memory that is freed after the supervisor was answered.
 
-use super::churn::{self, COUNT, Churn, median};
+use super::churn::{self, COUNT, Churn};
 use super::report::{Findings, Measure};
+use super::spread::median;
 use super::{Bench, Scenario};
 use crate::fleet::Fleet;
 use crate::machine::Failure;

@@ -2,7 +2,8 @@
 //! and its figures, each beside the budget it has to keep.
 //!
 //! A scenario is a file of this folder with a `SCENARIO`, listed in [`SCENARIOS`]. [`report`] is what it hands in and
-//! what is written of it; machine and load are [`crate::driver`]'s.
+//! what is written of it, [`spread`] how far several runs lie apart; machine and load are [`crate::driver`]'s. [`suite`]
+//! runs scenarios, and [`page`] shows what came of them.
 //!
 //! | scenario | what |
 //! |---|---|
@@ -25,20 +26,21 @@ pub mod density;
 pub mod fairness;
 pub mod isolation;
 pub mod overcommit;
+pub mod page;
 pub mod report;
 pub mod scale;
+pub mod spread;
+pub mod suite;
 pub mod switch;
 pub mod tlb;
 
-use crate::driver::{Driver, Session, write};
+use crate::driver::{Driver, Session};
 use crate::fleet::Fleet;
-use crate::json;
-use crate::machine::{Failure, Firn};
+use crate::machine::Failure;
 use crate::report::HttpReport;
-use report::{BenchReport, Findings};
+use report::Findings;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::path::PathBuf;
 
 /// All scenarios, by name.
 pub const SCENARIOS: &[Scenario] = &[
@@ -107,6 +109,27 @@ impl Options {
     #[must_use]
     pub fn cpu_counts(&self) -> Vec<u32> {
         self.cpus.map_or_else(|| vec![1, 2], |cpus| vec![cpus])
+    }
+
+    /// The command that asks for the same.
+    #[must_use]
+    pub fn command(&self, scenario: &str) -> String {
+        let mut words = format!("./scripts/bench {scenario}");
+        let mut add = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                words.push_str(&format!(" --{name} {value}"));
+            }
+        };
+        add("vms", self.vms.map(|n| n.to_string()));
+        add("cpus", self.cpus.map(|n| n.to_string()));
+        add("memory", self.memory.clone());
+        add("swap", self.swap.clone());
+        add("swap-iops", self.swap_iops.map(|n| n.to_string()));
+        add("seconds", self.seconds.map(|s| s.to_string()));
+        add("seed", Some(self.seed).filter(|seed| *seed != 1).map(|n| n.to_string()));
+        add("runs", Some(self.runs).filter(|runs| *runs > 1).map(|n| n.to_string()));
+        words.push_str(if self.quick { " --quick" } else { "" });
+        words
     }
 
     /// The numbers of VMs of a scenario that looks how something grows with them: powers of ten, and what was asked for
@@ -178,7 +201,7 @@ impl Bench<'_> {
 pub fn find(name: &str) -> Result<&'static Scenario, String> {
     SCENARIOS.iter().find(|scenario| scenario.name == name).ok_or_else(|| {
         let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        format!("there is no scenario {name:?}: give one of {}, or list", names.join(", "))
+        format!("there is no scenario {name:?}: give one of {}, all, or list", names.join(", "))
     })
 }
 
@@ -186,41 +209,6 @@ pub fn find(name: &str) -> Result<&'static Scenario, String> {
 #[must_use]
 pub fn list() -> String {
     SCENARIOS.iter().map(|scenario| format!("{:<12}{}\n", scenario.name, scenario.about)).collect()
-}
-
-/// Runs a scenario as often as wanted. `firn` is the program to use. The report is also written to the folder of the
-/// options.
-///
-/// # Errors
-/// If it could not be brought to its end. What did not answer is in the report.
-pub fn run(scenario: &Scenario, options: &Options, firn: &Path, stop: &AtomicBool) -> Result<BenchReport, Failure> {
-    let firn = Firn { program: firn, name: NAME, stop };
-    let driver = Driver::new(firn, options.port, options.quiet)?;
-    firn.check_is_down()?;
-    // That it can be written is known before anything starts.
-    let fleet_file = options.folder.join(format!("{}.toml", scenario.name));
-    write(&fleet_file, b"")?;
-    driver.say("building the kernel, the supervisor and the guests");
-    firn.run(&["build"])?;
-    let mut findings = Vec::new();
-    for run in 0..options.runs {
-        if options.runs > 1 {
-            driver.say(&format!("{}, run {} of {}", scenario.name, run + 1, options.runs));
-        }
-        let bench = Bench { options, driver: &driver, run, fleet_file: fleet_file.clone() };
-        findings.push((scenario.run)(&bench)?);
-    }
-    // The last run's plot stands for all: its samples are in the report beside the others'.
-    let plot = findings.last().and_then(|findings| findings.plot.as_ref()).map(crate::plot::figure::Figure::to_svg);
-    let mut report = BenchReport::new(scenario, options, findings);
-    if let Some(svg) = plot {
-        let file = options.folder.join(format!("{}.svg", scenario.name));
-        write(&file, svg.as_bytes())?;
-        report.plot = Some(file);
-    }
-    let text = json::to_text(&report).map_err(|error| Failure::failed(error.to_string()))?;
-    write(&report.file(options), text.as_bytes())?;
-    Ok(report)
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What a scenario hands in, and the report of all its runs: JSON for programs, a table for people.
 
+use super::spread::{NOISY, Spread, median};
 use super::{Options, Scenario};
 use crate::facts::{now, versions};
 use crate::human;
+use crate::plot::bars::{self, Bar, Group};
 use crate::plot::figure::Figure;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,6 +14,9 @@ use std::path::PathBuf;
 
 /// Names the form of the report.
 pub const SCHEMA: &str = "firn/bench/1";
+
+/// Others that take more of the host's processors than this are worth a remark.
+const BUSY: f64 = 0.1;
 
 /// What one run of a scenario found.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +46,8 @@ pub struct Measure {
     pub unit: String,
     /// The figure: the median, if there were several runs. Nothing if it could not be had.
     pub value: Option<f64>,
-    /// The least and the greatest, if there were several runs.
-    pub range: Option<(f64, f64)>,
+    /// How far the runs lie apart, if there were several.
+    pub spread: Option<Spread>,
     /// What it is to be.
     pub budget: Option<Budget>,
 }
@@ -62,7 +67,14 @@ impl Measure {
     #[must_use]
     pub fn new(name: &str, about: &str, unit: &str, value: Option<f64>) -> Self {
         let value = value.filter(|value| value.is_finite());
-        Self { name: name.to_owned(), about: about.to_owned(), unit: unit.to_owned(), value, range: None, budget: None }
+        Self {
+            name: name.to_owned(),
+            about: about.to_owned(),
+            unit: unit.to_owned(),
+            value,
+            spread: None,
+            budget: None,
+        }
     }
 
     /// The same with a budget.
@@ -86,18 +98,36 @@ impl Measure {
         })
     }
 
+    /// Whether the runs lie too far apart for the figure to be relied on.
+    #[must_use]
+    pub fn is_noisy(&self) -> bool {
+        self.value.zip(self.spread).is_some_and(|(median, spread)| spread.is_noisy(median))
+    }
+
     /// The same figure of several runs as one.
     fn of_runs(runs: &[&Self]) -> Option<Self> {
-        let mut values: Vec<f64> = runs.iter().filter_map(|measure| measure.value).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = match values.as_slice() {
-            [] => None,
-            values if values.len().is_multiple_of(2) => Some(f64::midpoint(values[middle - 1], values[middle])),
-            values => Some(values[middle]),
-        };
-        let range = values.first().copied().zip(values.last().copied()).filter(|_| values.len() > 1);
-        runs.first().map(|&first| Self { value: median, range, ..first.clone() })
+        let values = || runs.iter().map(|measure| measure.value);
+        let (value, spread) = (median(values()), Spread::of(values()));
+        runs.first().map(|&first| Self { value, spread, ..first.clone() })
+    }
+}
+
+impl Budget {
+    /// The least or the most.
+    #[must_use]
+    pub const fn value(self) -> f64 {
+        match self {
+            Self::AtMost(value) | Self::AtLeast(value) => value,
+        }
+    }
+
+    /// It for people, with the figure's unit.
+    #[must_use]
+    pub fn text(self, unit: &str) -> String {
+        match self {
+            Self::AtMost(most) => format!("at most {}", with_unit(most, unit)),
+            Self::AtLeast(least) => format!("at least {}", with_unit(least, unit)),
+        }
     }
 }
 
@@ -131,6 +161,12 @@ pub struct BenchReport {
     pub configuration: Vec<Value>,
     /// Everything each run read.
     pub samples: Vec<Value>,
+    /// Seconds that all runs took, machines' starts included.
+    #[serde(default)]
+    pub elapsed_s: f64,
+    /// The part of the host's processors that others had taken just before each run.
+    #[serde(default)]
+    pub host_busy: Vec<f64>,
 }
 
 impl BenchReport {
@@ -157,7 +193,35 @@ impl BenchReport {
             table,
             configuration,
             samples,
+            elapsed_s: 0.0,
+            host_busy: Vec::new(),
         }
+    }
+
+    /// What speaks against relying on it: others on the host, figures that lie too far apart.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let busiest = self.host_busy.iter().copied().fold(0.0, f64::max);
+        if busiest > BUSY {
+            remarks.push(format!(
+                "others took {:.0} % of the host's processors before a run: times are theirs, too",
+                busiest * 100.0
+            ));
+        }
+        let noisy: Vec<&str> =
+            self.figures.iter().filter(|figure| figure.is_noisy()).map(|figure| figure.about.as_str()).collect();
+        if !noisy.is_empty() {
+            let (n, all) = (noisy.len(), self.figures.len());
+            let first = noisy.iter().take(3).copied().collect::<Vec<_>>().join("; ");
+            let more = if n > 3 { "; ..." } else { "" };
+            remarks.push(format!(
+                "too noisy, {n} of {all} figures: the middle half of their runs is wider than {:.0} % of the median: \
+                 {first}{more}",
+                NOISY * 100.0
+            ));
+        }
+        remarks
     }
 
     /// Where it is written.
@@ -166,26 +230,54 @@ impl BenchReport {
         options.folder.join(format!("{}.json", self.scenario))
     }
 
+    /// The figures as a picture, for a scenario that has no plot of its own.
+    #[must_use]
+    pub fn bars(&self) -> String {
+        let mut groups: Vec<Group> = Vec::new();
+        for figure in &self.figures {
+            let Some(value) = figure.value else { continue };
+            let title = if figure.unit.is_empty() { "numbers" } else { &figure.unit };
+            let bar = Bar {
+                name: figure.about.clone(),
+                value,
+                text: number(value),
+                range: figure.spread.map(|spread| spread.range),
+                budget: figure.budget.map(Budget::value).zip(figure.is_kept()),
+            };
+            match groups.iter_mut().find(|group| group.title == title) {
+                Some(group) => group.bars.push(bar),
+                None => groups.push(Group { title: title.to_owned(), bars: vec![bar] }),
+            }
+        }
+        let subtitle = "Red marks are budgets; a bar that misses its own is of another colour";
+        let has_budget = groups.iter().flat_map(|group| &group.bars).any(|bar| bar.budget.is_some());
+        bars::to_svg(&self.about, if has_budget { subtitle } else { "" }, &groups)
+    }
+
     /// The figures for people, with the budget beside each.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut out = format!("{}: {}\n", self.scenario, self.about);
-        if !self.table.is_empty() {
-            out.push_str(&columns(&self.table));
-            return out;
+        out.push_str(&if self.table.is_empty() { self.list() } else { columns(&self.table) });
+        for remark in self.remarks() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "  note: {remark}");
         }
+        out
+    }
+
+    /// The figures, a line each.
+    fn list(&self) -> String {
+        let mut out = String::new();
         let width = self.figures.iter().map(|measure| measure.about.chars().count()).max().unwrap_or(0) + 2;
         for measure in &self.figures {
             let value = measure.value.map_or_else(|| "unknown".to_owned(), |value| with_unit(value, &measure.unit));
-            let budget = match measure.budget {
-                None => String::new(),
-                Some(Budget::AtMost(budget)) => format!("budget at most {}", with_unit(budget, &measure.unit)),
-                Some(Budget::AtLeast(budget)) => format!("budget at least {}", with_unit(budget, &measure.unit)),
-            };
+            let budget =
+                measure.budget.map_or_else(String::new, |budget| format!("budget {}", budget.text(&measure.unit)));
             let missed = if measure.is_kept() == Some(false) { ", MISSED" } else { "" };
-            let range = measure
-                .range
-                .map_or_else(String::new, |(least, most)| format!("  ({} to {})", number(least), number(most)));
+            let range = measure.spread.map_or_else(String::new, |Spread { range: (least, most), .. }| {
+                format!("  ({} to {})", number(least), number(most))
+            });
             let line = format!("  {:<width$}{value:<15} {budget}{missed}{range}", measure.about);
             // Writing to a string cannot fail.
             let _ = writeln!(out, "{}", line.trim_end());
@@ -196,7 +288,7 @@ impl BenchReport {
 
 /// Rows whose columns stand under each other, the first to the left, the others to the right. A row of one cell is a
 /// remark.
-fn columns(rows: &[Vec<String>]) -> String {
+pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let nr_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let rows_of_many = || rows.iter().filter(|row| row.len() > 1);
     let width = |column: usize| {
@@ -215,12 +307,13 @@ fn columns(rows: &[Vec<String>]) -> String {
     out
 }
 
-fn with_unit(value: f64, unit: &str) -> String {
+/// A figure with its unit, for people.
+pub(super) fn with_unit(value: f64, unit: &str) -> String {
     if unit.is_empty() { number(value) } else { format!("{} {unit}", number(value)) }
 }
 
 /// A number with as many digits as people want to see.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         _ if value.fract() == 0.0 && (0.0..1e15).contains(&value) => human::whole(value),
         size if size < 10.0 => format!("{value:.2}"),
@@ -231,11 +324,11 @@ fn number(value: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde_json::json;
 
-    fn options() -> Options {
+    pub fn options() -> Options {
         Options {
             vms: None,
             cpus: None,
@@ -282,7 +375,8 @@ mod tests {
         };
         let runs = vec![run(Some(9.0), &[]), run(Some(4.0), &["x"]), run(Some(6.0), &[])];
         let report = BenchReport::new(&scenario(), &options(), runs);
-        assert_eq!((report.figures[0].value, report.figures[0].range), (Some(6.0), Some((4.0, 9.0))));
+        assert_eq!(report.figures[0].value, Some(6.0));
+        assert_eq!(report.figures[0].spread.map(|spread| spread.range), Some((4.0, 9.0)));
         assert_eq!((report.ok, report.samples.len()), (false, 3));
         assert_eq!(report.figures[0].is_kept(), Some(false));
         let even =

@@ -129,8 +129,9 @@ impl DemoArgs {
                         budgets are kept, 1 if not, 2 for bad arguments or what this host lacks, 130 if interrupted."
 )]
 pub struct BenchArgs {
-    /// The scenario, or `list` for all of them
-    pub scenario: String,
+    /// Scenarios; `all` for every one of them, `list` for their names
+    #[arg(required = true, value_name = "SCENARIO")]
+    pub scenarios: Vec<String>,
     /// How many VMs
     #[arg(long, value_name = "N")]
     pub vms: Option<u32>,
@@ -155,7 +156,7 @@ pub struct BenchArgs {
     /// Where random choices start
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How often to measure; the figures are then medians
+    /// How often to measure; the figures are then medians, and 3 or more tell whether they are too noisy
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub runs: u32,
     /// Show no progress

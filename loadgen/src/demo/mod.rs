@@ -9,6 +9,7 @@ use crate::facts::versions;
 use crate::fleet::Fleet;
 use crate::http::identity::kept;
 use crate::machine::{Failure, Firn, Machine, counter, program};
+use crate::progress::Steps;
 use crate::report::HttpReport;
 use crate::{human, json};
 use report::{DemoReport, Figures, LoadFigures, MemoryFigures, SCHEMA, times_in_log};
@@ -60,8 +61,8 @@ pub struct Options {
 /// # Errors
 /// If it could not be brought to its end. If VMs did not answer or requests failed, that is in the report.
 pub fn run(options: &Options, firn: &Path, stop: &AtomicBool) -> Result<DemoReport, Failure> {
-    let firn = Firn { program: firn, name: NAME, stop };
-    let driver = Driver::new(firn, options.port, options.quiet)?;
+    let firn = Firn { program: firn, name: NAME, stop, is_silent: false };
+    let driver = Driver::new(firn, options.port, Steps::lines(firn.name, options.quiet))?;
     firn.check_is_down()?;
     let folder = options.report.parent().unwrap_or(Path::new("")).to_path_buf();
     // That it can be written is known before the machine starts.

@@ -5,11 +5,11 @@ use super::scale::{Kind, Scale};
 use std::fmt::Write;
 
 /// Width of a figure in pixels.
-const WIDTH: f64 = 960.0;
+pub(super) const WIDTH: f64 = 960.0;
 /// Space around everything.
-const MARGIN: f64 = 24.0;
+pub(super) const MARGIN: f64 = 24.0;
 /// Height of title and subtitle.
-const HEADER: f64 = 64.0;
+pub(super) const HEADER: f64 = 64.0;
 /// Height of a row of panels.
 const ROW: f64 = 310.0;
 /// Space between two panels of a row.
@@ -20,9 +20,14 @@ const INSET: Inset = Inset { top: 54.0, right: 14.0, bottom: 52.0, left: 68.0 };
 /// Most points of a line that are marked.
 const MARKED_POINTS: usize = 12;
 
-const INK: &str = "#1c2430";
-const FAINT_INK: &str = "#566070";
-const GRID: &str = "#e3e7ec";
+/// Colours of a figure. A page that shows it may replace them by its own.
+pub const INK: &str = "#1c2430";
+/// Of what is less important.
+pub const FAINT_INK: &str = "#566070";
+/// Of lines behind everything.
+pub const GRID: &str = "#e3e7ec";
+/// Of the paper.
+pub const PAPER: &str = "#ffffff";
 const FONT: &str = "font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif\"";
 
 struct Inset {
@@ -47,7 +52,12 @@ pub enum Colour {
 }
 
 impl Colour {
-    const fn hex(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Blue, Self::Orange, Self::Green, Self::Red];
+
+    /// It as `#rrggbb`.
+    #[must_use]
+    pub const fn hex(self) -> &'static str {
         match self {
             Self::Blue => "#1157a8",
             Self::Orange => "#b4530a",
@@ -111,17 +121,9 @@ impl Figure {
     /// The figure as an SVG document.
     #[must_use]
     pub fn to_svg(&self) -> String {
-        let mut svg = Svg(String::with_capacity(32 * 1024));
         #[expect(clippy::cast_precision_loss, reason = "few rows")]
         let height = MARGIN + HEADER + ROW * self.rows.len() as f64 + MARGIN / 2.0;
-        svg.raw(&format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-             height=\"{height}\" role=\"img\" {FONT}>\n"
-        ));
-        svg.raw(&format!("<title>{}</title>\n<desc>{}</desc>\n", escape(&self.title), escape(&self.subtitle)));
-        svg.raw(&format!("<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"));
-        svg.text(MARGIN, MARGIN + 20.0, "start", 20.0, INK, "600", &self.title);
-        svg.text(MARGIN, MARGIN + 42.0, "start", 13.0, FAINT_INK, "400", &self.subtitle);
+        let mut svg = Svg::begin(&self.title, &self.subtitle, height);
         let mut y = MARGIN + HEADER;
         for row in &self.rows {
             #[expect(clippy::cast_precision_loss, reason = "few panels")]
@@ -134,8 +136,7 @@ impl Figure {
             }
             y += ROW;
         }
-        svg.raw("</svg>\n");
-        svg.0
+        svg.end()
     }
 }
 
@@ -252,15 +253,35 @@ impl Series {
 }
 
 /// A document under construction.
-struct Svg(String);
+pub(super) struct Svg(String);
 
 impl Svg {
-    fn raw(&mut self, markup: &str) {
+    /// A document of that height with its heading.
+    pub(super) fn begin(title: &str, subtitle: &str, height: f64) -> Self {
+        let mut svg = Self(String::with_capacity(32 * 1024));
+        svg.raw(&format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+             height=\"{height}\" role=\"img\" {FONT}>\n"
+        ));
+        svg.raw(&format!("<title>{}</title>\n<desc>{}</desc>\n", escape(title), escape(subtitle)));
+        svg.raw(&format!("<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"{PAPER}\"/>\n"));
+        svg.text(MARGIN, MARGIN + 20.0, "start", 20.0, INK, "600", title);
+        svg.text(MARGIN, MARGIN + 42.0, "start", 13.0, FAINT_INK, "400", subtitle);
+        svg
+    }
+
+    /// The whole document.
+    pub(super) fn end(mut self) -> String {
+        self.raw("</svg>\n");
+        self.0
+    }
+
+    pub(super) fn raw(&mut self, markup: &str) {
         self.0.push_str(markup);
     }
 
     #[expect(clippy::too_many_arguments, reason = "one attribute each")]
-    fn text(&mut self, x: f64, y: f64, anchor: &str, size: f64, fill: &str, weight: &str, text: &str) {
+    pub(super) fn text(&mut self, x: f64, y: f64, anchor: &str, size: f64, fill: &str, weight: &str, text: &str) {
         let _ = writeln!(
             self.0,
             "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" font-weight=\"{weight}\" \
@@ -269,7 +290,7 @@ impl Svg {
         );
     }
 
-    fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, stroke: &str) {
+    pub(super) fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, stroke: &str) {
         let _ = writeln!(
             self.0,
             "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{stroke}\" stroke-width=\"1\"/>"
@@ -278,7 +299,7 @@ impl Svg {
 }
 
 /// Text as it may stand in a document. Control characters, which may not, go.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,5 +1,7 @@
-//! Plots of runs: which panels, and what is in them. [`figure`] draws them, [`scale`] places the figures.
+//! Plots of runs: which panels, and what is in them. [`figure`] draws them, [`scale`] places the figures, [`bars`] draws
+//! figures that have no axis in common.
 
+pub mod bars;
 pub mod figure;
 pub mod scale;
 
