@@ -3,9 +3,9 @@
 
 use clap::Parser;
 use loadgen::arena::report::ArenaReport;
-use loadgen::bench::suite;
+use loadgen::bench::{baseline, suite};
 use loadgen::cli::arena::ArenaArgs;
-use loadgen::cli::machine::{BenchArgs, DemoArgs};
+use loadgen::cli::machine::{BenchArgs, Counts, DemoArgs};
 use loadgen::cli::{Cli, Command, Format, HttpArgs};
 use loadgen::http::{self, Config, Limit, Mode, Snapshot, Stage};
 use loadgen::machine::Failure;
@@ -225,7 +225,9 @@ fn run_bench(args: &BenchArgs, stop: &AtomicBool) -> ExitCode {
     if args.scenarios.iter().any(|name| name == "list") {
         return conclude(&bench::list(), &[]);
     }
-    let (scenarios, options) = match suite::choose(&args.scenarios).and_then(|chosen| Ok((chosen, args.options()?))) {
+    let counts = args.counts();
+    let chosen = if counts.is_some() { Ok(Vec::new()) } else { suite::choose(&args.scenarios) };
+    let (scenarios, options) = match chosen.and_then(|chosen| Ok((chosen, args.options()?))) {
         Ok(both) => both,
         Err(error) => return complain(BAD_ARGUMENTS, error),
     };
@@ -233,13 +235,14 @@ fn run_bench(args: &BenchArgs, stop: &AtomicBool) -> ExitCode {
         Ok(firn) => firn,
         Err(status) => return status,
     };
-    match suite::run(&scenarios, &options, &firn, stop) {
-        Ok(suite::Outcome { reports, page }) => {
-            let failed = |report: &&bench::report::BenchReport| !report.ok;
-            let failures: Vec<String> =
-                reports.iter().filter(failed).map(|report| format!("{} failed", report.scenario)).collect();
-            conclude(&format!("report: {}\n", page.display()), &failures)
-        }
+    let done = match counts {
+        Some(Counts::Baseline) => baseline::store(&args.baseline, &options, &firn, stop).map(|text| (text, Vec::new())),
+        Some(Counts::Compare) => baseline::compare(&args.baseline, &options, &firn, stop)
+            .map(|baseline::Comparison { text, failures }| (text, failures)),
+        None => suite::run(&scenarios, &options, &firn, stop).map(|outcome| (outcome.summary(), outcome.failures())),
+    };
+    match done {
+        Ok((text, failures)) => conclude(&text, &failures),
         Err(failure) => give_up(failure),
     }
 }

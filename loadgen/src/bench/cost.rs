@@ -25,6 +25,9 @@ const DEFAULT_VMS: u32 = 100_000;
 /// Memory of both machines.
 const DEFAULT_MEMORY: &str = "8G";
 
+/// VMs of the smallest machine on which is counted, and its memory.
+const SMALL: (u32, &str) = (10, "512M");
+
 /// How often is counted on each machine; the figures are medians.
 const CHURNS: u32 = 3;
 
@@ -66,6 +69,24 @@ fn measure(bench: &Bench<'_>, fleet: &Fleet) -> Result<Vec<Churn>, Failure> {
     let churns = (0..CHURNS).map(|_| Churn::of(&session)).collect::<Result<Vec<_>, _>>()?;
     session.end()?;
     Ok(churns)
+}
+
+/// What a VM costs on a small machine, counted once: enough to see whether it changes.
+pub(super) fn count_small(bench: &Bench<'_>) -> Result<Findings, Failure> {
+    let fleet = churn::fleet(SMALL.0, SMALL.1);
+    let session = bench.boot(&fleet)?;
+    bench.driver.say(&format!("counting the instructions of {COUNT} VMs"));
+    let churn = [Churn::of(&session)?];
+    session.end()?;
+    let figure = |&(name, about, steps): &(&str, &str, &[&str])| {
+        Measure::new(name, about, "instructions", instructions(&churn, steps))
+    };
+    Ok(Findings {
+        configuration: json!({ "fleet": &fleet, "churned": COUNT }),
+        figures: STEPS.iter().map(figure).collect(),
+        samples: churn[0].sample().clone(),
+        ..Findings::default()
+    })
 }
 
 /// What steps take of the kernel, all together: the median.

@@ -3,7 +3,7 @@
 //!
 //! A scenario is a file of this folder with a `SCENARIO`, listed in [`SCENARIOS`]. [`report`] is what it hands in and
 //! what is written of it, [`spread`] how far several runs lie apart; machine and load are [`crate::driver`]'s. [`suite`]
-//! runs scenarios, and [`page`] shows what came of them.
+//! runs scenarios, and [`page`] shows what came of them. [`baseline`] keeps instruction counts, and compares with them.
 //!
 //! | scenario | what |
 //! |---|---|
@@ -19,6 +19,7 @@
 //! | [`tlb`] | what address spaces of a VM's own take |
 
 pub mod ablation;
+pub mod baseline;
 pub mod churn;
 pub mod clone;
 pub mod cost;
@@ -201,14 +202,20 @@ impl Bench<'_> {
 pub fn find(name: &str) -> Result<&'static Scenario, String> {
     SCENARIOS.iter().find(|scenario| scenario.name == name).ok_or_else(|| {
         let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        format!("there is no scenario {name:?}: give one of {}, all, or list", names.join(", "))
+        format!("there is no scenario {name:?}: give one of {}, all, list, baseline or compare", names.join(", "))
     })
 }
 
 /// All scenarios, a line each.
 #[must_use]
 pub fn list() -> String {
-    SCENARIOS.iter().map(|scenario| format!("{:<12}{}\n", scenario.name, scenario.about)).collect()
+    let others = [
+        ("all", "all of these"),
+        ("baseline", "keeps instruction counts of the shortest of them in loadgen/baseline.json"),
+        ("compare", "counts again and compares: fails if a count rose by more than 10 %"),
+    ];
+    let scenarios = SCENARIOS.iter().map(|scenario| (scenario.name, scenario.about));
+    scenarios.chain(others).map(|(name, about)| format!("{name:<12}{about}\n")).collect()
 }
 
 #[cfg(test)]
@@ -229,7 +236,10 @@ mod tests {
         for scenario in SCENARIOS {
             let found = SCENARIOS.iter().filter(|other| other.name == scenario.name).count();
             assert_eq!((find(scenario.name).unwrap().about, found), (scenario.about, 1));
-            assert!(scenario.name != "list" && scenario.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'));
+            assert!(
+                !["list", "all", "baseline", "compare"].contains(&scenario.name)
+                    && scenario.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+            );
             assert!(list().contains(scenario.about));
         }
         let error = find("nonsense").err().unwrap();

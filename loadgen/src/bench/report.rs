@@ -18,6 +18,9 @@ pub const SCHEMA: &str = "firn/bench/1";
 /// Others that take more of the host's processors than this are worth a remark.
 const BUSY: f64 = 0.1;
 
+/// Units of figures that do not depend on how busy the host is.
+const NO_TIMES: [&str; 5] = ["", "instructions", "bytes", "KiB", "MiB"];
+
 /// What one run of a scenario found.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
@@ -202,8 +205,9 @@ impl BenchReport {
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
+        let has_times = self.figures.iter().any(|figure| !NO_TIMES.contains(&figure.unit.as_str()));
         let busiest = self.host_busy.iter().copied().fold(0.0, f64::max);
-        if busiest > BUSY {
+        if has_times && busiest > BUSY {
             remarks.push(format!(
                 "others took {:.0} % of the host's processors before a run: times are theirs, too",
                 busiest * 100.0

@@ -29,6 +29,20 @@ pub struct Outcome {
     pub page: PathBuf,
 }
 
+impl Outcome {
+    /// Where everything is.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!("report: {}\n", self.page.display())
+    }
+
+    /// Which scenarios failed.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        self.reports.iter().filter(|report| !report.ok).map(|report| format!("{} failed", report.scenario)).collect()
+    }
+}
+
 /// The scenarios of those names, each once; `all` stands for every one.
 ///
 /// # Errors

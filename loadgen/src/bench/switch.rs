@@ -52,7 +52,7 @@ impl Sample {
     }
 }
 
-fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
+pub(super) fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let null = measure(bench, "null")?;
     let turns = measure(bench, "yield")?;
     let datagrams = measure(bench, "udp")?;

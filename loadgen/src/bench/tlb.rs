@@ -17,7 +17,7 @@ pub const SCENARIO: Scenario =
 /// Entries that the kernel loads at once in one of the modes.
 const MANY: f64 = 64.0;
 
-fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
+pub(super) fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let [enter, miss, one, many] = ["enter", "miss", "write1", "write64"].map(|mode| measure(bench, mode));
     let (enter, miss, one, many) = (enter?, miss?, one?, many?);
     Ok(Findings {

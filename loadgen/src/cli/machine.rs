@@ -129,7 +129,7 @@ impl DemoArgs {
                         budgets are kept, 1 if not, 2 for bad arguments or what this host lacks, 130 if interrupted."
 )]
 pub struct BenchArgs {
-    /// Scenarios; `all` for every one of them, `list` for their names
+    /// Scenarios; `all` for every one of them, `list` for their names, `baseline` or `compare` for instruction counts
     #[arg(required = true, value_name = "SCENARIO")]
     pub scenarios: Vec<String>,
     /// How many VMs
@@ -165,6 +165,9 @@ pub struct BenchArgs {
     /// TCP port of the VMs
     #[arg(long, hide = true, default_value_t = 80)]
     pub port: u16,
+    /// The file of `baseline` and `compare`
+    #[arg(long, hide = true, value_name = "FILE", default_value = "loadgen/baseline.json")]
+    pub baseline: PathBuf,
     /// Where reports go
     #[arg(long, hide = true, value_name = "FOLDER", default_value = "target/bench")]
     pub folder: PathBuf,
@@ -173,7 +176,26 @@ pub struct BenchArgs {
     pub firn: Option<PathBuf>,
 }
 
+/// What is done with instruction counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// They are kept.
+    Baseline,
+    /// They are compared with those that are kept.
+    Compare,
+}
+
 impl BenchArgs {
+    /// Whether instruction counts are to be kept or compared, instead of scenarios run.
+    #[must_use]
+    pub fn counts(&self) -> Option<Counts> {
+        match self.scenarios.as_slice() {
+            [only] if only == "baseline" => Some(Counts::Baseline),
+            [only] if only == "compare" => Some(Counts::Compare),
+            _ => None,
+        }
+    }
+
     /// The benchmark they ask for.
     ///
     /// # Errors
