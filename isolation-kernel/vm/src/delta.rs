@@ -145,14 +145,22 @@ impl Delta {
             return None;
         }
         match to {
-            Some(place) => self.places.insert(ppn, place),
-            None => self.places.remove(&ppn),
-        };
+            Some(place) => self.change(ppn, place),
+            None => drop(self.places.remove(&ppn)),
+        }
         let gone = self.residents.swap_remove(index);
-        if let Some(moved) = self.residents.get(index) {
-            self.places.insert(moved.ppn, Place::Resident(u32::try_from(index).unwrap_or(u32::MAX)));
+        if let Some(moved) = self.residents.get(index).map(|resident| resident.ppn) {
+            self.change(moved, Place::Resident(u32::try_from(index).unwrap_or(u32::MAX)));
         }
         Some(gone.page)
+    }
+
+    /// A page that is in the map is elsewhere from now on. Not by `insert`: that makes room for one more before it
+    /// looks, and memory is short when pages go.
+    fn change(&mut self, ppn: Ppn, to: Place) {
+        if let Some(place) = self.places.get_mut(&ppn) {
+            *place = to;
+        }
     }
 
     /// Forgets a page that is not in memory.
@@ -175,5 +183,29 @@ impl Delta {
     /// Takes a page in memory out, any of them, of a VM that ends or is parked.
     pub fn pop_resident(&mut self) -> Option<Resident> {
         self.residents.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hal::Mpn;
+
+    #[test]
+    fn a_page_that_goes_takes_no_room_although_the_map_is_full() {
+        let mut delta = Delta::new(Key(7));
+        let mut next = 0;
+        while next == 0 || delta.len() < delta.places.capacity() {
+            delta.reserve().unwrap();
+            delta.put_resident(Ppn(next), Page::new(Mpn(next)), true);
+            next += 1;
+        }
+        let room = delta.places.capacity();
+        for ppn in (0..next).map(Ppn) {
+            let page = delta.evict(ppn, Some(Place::Filled(5))).unwrap();
+            assert_eq!(page.mpn(), Mpn(ppn.0), "the right one goes");
+            assert_eq!((delta.find(ppn), delta.places.capacity()), (Some(Place::Filled(5)), room));
+        }
+        assert_eq!((delta.len(), delta.nr_residents()), (next as usize, 0));
     }
 }

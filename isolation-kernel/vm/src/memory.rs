@@ -307,7 +307,15 @@ impl<S> Memory<S> {
         }
     }
 
-    /// Adds a pack and returns its number.
+    /// Makes room for one more pack, so that the next [`add_pack`](Self::add_pack) cannot fail.
+    ///
+    /// # Errors
+    /// If the kernel's heap has no room.
+    pub fn reserve_pack(&mut self) -> Result<(), NoMemory> {
+        self.packs.try_reserve(1).map_err(|_| NoMemory)
+    }
+
+    /// Adds a pack, for which room was made, and returns its number.
     pub fn add_pack(&mut self, pack: Pack) -> u32 {
         let free = self.packs.iter().position(Option::is_none);
         let number = free.unwrap_or(self.packs.len());

@@ -298,6 +298,7 @@ impl<H: Hardware> Core<'_, H> {
     /// If that cannot be, or gains nothing.
     pub(crate) fn pack_pages(&mut self, vm: &mut Vm<H>, victims: &[Ppn]) -> Result<(), NotNow> {
         let Some(memory) = vm.memory.as_mut() else { return Err(NotNow::Unfit) };
+        memory.reserve_pack().map_err(|_| NotNow::NoMemory)?;
         let mut writer = Writer::default();
         let mut moves = heapless::Vec::<(Ppn, Span), PACK_PAGES>::new();
         let mut nr_filled = 0;
