@@ -2,10 +2,12 @@
 //!
 //! The load itself runs in this same program, started again inside the machine's network.
 
+use crate::arena::report::ArenaReport;
 use crate::fleet::Fleet;
 use crate::machine::{Failure, Firn, Machine, Running, Task, counter};
 use crate::progress::Steps;
 use crate::report::HttpReport;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -87,19 +89,30 @@ impl<'a> Driver<'a> {
         self.steps.say(what);
     }
 
-    /// Starts this program with `http` inside the machine's network.
-    fn load(&self, first: Ipv4Addr, count: u32, arguments: &[&str]) -> Result<Task, Failure> {
+    /// Starts this program with `kind` of load inside the machine's network.
+    fn generate(
+        &self,
+        kind: &str,
+        (first, count): (Ipv4Addr, u32),
+        port: u16,
+        arguments: &[&str],
+    ) -> Result<Task, Failure> {
         let mut command = self.firn.command(&["exec", "--name", self.firn.name, "--"]);
-        command.arg(&self.myself).args(["http", "--first", &first.to_string(), "--format", "json"]);
-        command.args(["--count", &count.to_string(), "--port", &self.port.to_string()]);
+        command.arg(&self.myself).args([kind, "--first", &first.to_string(), "--format", "json"]);
+        command.args(["--count", &count.to_string(), "--port", &port.to_string()]);
         if self.steps.is_alone() {
             command.arg("--quiet");
         }
         Task::start("the load", command.args(arguments))
     }
 
+    /// Starts HTTP load.
+    fn load(&self, first: Ipv4Addr, count: u32, arguments: &[&str]) -> Result<Task, Failure> {
+        self.generate("http", (first, count), self.port, arguments)
+    }
+
     /// Waits for a load's end.
-    fn finish(&self, task: Task) -> Result<HttpReport, Failure> {
+    fn finish<R: DeserializeOwned>(&self, task: Task) -> Result<R, Failure> {
         let ended = task.wait_with(&self.firn)?;
         // Exit status 1 means that something did not answer: the report says what.
         if !matches!(ended.status.code(), Some(0 | 1)) || ended.output.is_empty() {
@@ -177,7 +190,26 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If the load cannot be driven. Requests that fail are in the report.
     pub fn load(&self, arguments: &[&str]) -> Result<HttpReport, Failure> {
-        self.driver.finish(self.driver.load(self.first().0, self.vms, arguments)?)
+        self.load_of(Selection::all(self.vms), arguments)
+    }
+
+    /// The same over some of the machine's VMs, which may be of any service.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_of(&self, of: Selection, arguments: &[&str]) -> Result<HttpReport, Failure> {
+        let first = Ipv4Addr::from(u32::from(self.first().0).saturating_add(of.skip));
+        let stride = ["--stride", &of.stride.to_string()];
+        self.driver.finish(self.driver.load(first, of.count, &[&stride[..], arguments].concat())?)
+    }
+
+    /// Lets bots play on all VMs, with these further arguments of `loadgen arena`.
+    ///
+    /// # Errors
+    /// If the bots cannot be driven. Those that did not get in are in the report.
+    pub fn play(&self, arguments: &[&str]) -> Result<ArenaReport, Failure> {
+        let all = (self.first().0, self.vms);
+        self.driver.finish(self.driver.generate("arena", all, arena_protocol::PORT, arguments)?)
     }
 
     /// Gives the supervisor a command that goes on meanwhile. Waiting for the task's end gives its answer.

@@ -54,6 +54,21 @@ pub struct Neighbours {
     pub arguments: String,
 }
 
+impl Neighbours {
+    /// So many of an image, in no group, with the usual weight.
+    #[must_use]
+    pub fn new(name: &str, image: &str, vms: u32, arguments: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            image: image.to_owned(),
+            vms,
+            shares: DEFAULT_SHARES,
+            group: None,
+            arguments: arguments.to_owned(),
+        }
+    }
+}
+
 /// Weight of a VM of which nothing else is said.
 pub const DEFAULT_SHARES: u32 = 100;
 

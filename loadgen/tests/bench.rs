@@ -121,23 +121,53 @@ fn ablation_boots_each_kernel_with_its_words() {
 }
 
 #[test]
-fn scale_measures_work_and_requests_on_one_processor_and_on_two() {
+fn scale_measures_new_and_kept_connections_for_each_number_of_vms() {
     let stage = few(3);
     let (status, summary, complaints) = run(&stage, "scale", &["--vms", "3", "--seconds", "0.2"]);
     assert_eq!((status, complaints.as_str()), (0, ""), "{summary}");
     let report = json_in(&stage.path("out/scale.json"));
+    for name in ["new_1_per_s", "new_3_per_s", "kept_1_per_s", "kept_3_per_s", "kept_3_p99_ms"] {
+        assert!(figure(&report, name)["value"].as_f64().unwrap() > 0.0, "{name}");
+    }
+    // Each load is warmed up by one that does not count.
+    let loads = stage.whole_diary().iter().filter(|line| line.starts_with("exec ")).count();
+    assert_eq!(loads, 8);
+    let svg = std::fs::read_to_string(stage.path("out/scale.svg")).unwrap();
+    assert!(svg.contains(">kept connections<"));
+}
+
+#[test]
+fn cores_compares_work_and_requests_on_one_processor_and_on_two() {
+    let stage = few(3);
+    let (status, summary, complaints) = run(&stage, "cores", &["--vms", "3", "--seconds", "0.2"]);
+    assert_eq!((status, complaints.as_str()), (0, ""), "{summary}");
+    let report = json_in(&stage.path("out/cores.json"));
     for mode in ["new", "kept"] {
         let [one, two] =
-            [1, 2].map(|cpus| figure(&report, &format!("{mode}_cpus{cpus}_3_per_s"))["value"].as_f64().unwrap());
-        let gain = figure(&report, &format!("{mode}_cpus2_3_gain"))["value"].as_f64().unwrap();
+            [1, 2].map(|cpus| figure(&report, &format!("{mode}_cpus{cpus}_per_s"))["value"].as_f64().unwrap());
+        let gain = figure(&report, &format!("{mode}_gain"))["value"].as_f64().unwrap();
         assert!(one > 0.0 && (gain - two / one).abs() < 1e-9, "{gain}");
     }
     // The stage's VMs do a piece of work each millisecond, eight of them.
     let work = figure(&report, "work_cpus1")["value"].as_f64().unwrap();
     assert!((4000.0..16_000.0).contains(&work), "{work}");
     assert_eq!(figure(&report, "work_gain")["budget"]["at_least"], 1.8);
-    let svg = std::fs::read_to_string(stage.path("out/scale.svg")).unwrap();
-    assert!(svg.contains("Throughput, kept connections"));
+    assert!(stage.path("out/cores.svg").exists(), "bars stand in for a plot");
+}
+
+#[test]
+fn documents_are_asked_of_a_vm_for_each_size() {
+    let stage = few(7);
+    let (status, summary, complaints) = run(&stage, "documents", &["--seconds", "0.2"]);
+    assert_eq!((status, complaints.as_str()), (0, ""), "{summary}");
+    let fleet = std::fs::read_to_string(stage.path("out/documents.toml")).unwrap();
+    assert_eq!(fleet.matches("[[service]]").count(), 7, "{fleet}");
+    assert!(fleet.contains("args = \"body=1048576\""), "{fleet}");
+    let report = json_in(&stage.path("out/documents.json"));
+    let samples = report["samples"][0].as_array().unwrap();
+    assert_eq!(samples.len(), 14);
+    assert_ne!(samples[0]["load"]["config"]["first"], samples[13]["load"]["config"]["first"]);
+    assert!(figure(&report, "kept_4096_per_s")["value"].as_f64().unwrap() > 0.0);
 }
 
 #[test]
@@ -168,7 +198,7 @@ fn scenarios_are_listed() {
     let list = text(&output.stdout);
     assert!(list.lines().any(|line| line.starts_with("density ")), "{list}");
     assert!(list.lines().any(|line| line.starts_with("overcommit ")), "{list}");
-    for name in ["ablation", "fairness", "isolation", "scale", "switch", "tlb"] {
+    for name in ["arena", "blocks", "cores", "documents", "memory", "packets", "scale", "wake", "all", "compare"] {
         assert!(list.lines().any(|line| line.starts_with(name)), "{name} in {list}");
     }
 }

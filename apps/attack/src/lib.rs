@@ -54,10 +54,12 @@ pub enum Mode {
     Work,
     /// Timers: it sleeps until a time that has passed.
     Past,
+    /// Memory: it writes all it may have, again and again, and nothing that could be compressed.
+    Hog,
 }
 
 /// All of them, by name.
-const MODES: [(&str, Mode); 9] = [
+const MODES: [(&str, Mode); 10] = [
     ("spin", Mode::Spin),
     ("wake", Mode::Wake),
     ("storm", Mode::Storm),
@@ -66,6 +68,7 @@ const MODES: [(&str, Mode); 9] = [
     ("fault", Mode::Fault),
     ("instruct", Mode::Instruct),
     ("past", Mode::Past),
+    ("hog", Mode::Hog),
     ("work", Mode::Work),
 ];
 
@@ -131,6 +134,7 @@ pub async fn run() -> Result<(), Error> {
         Mode::Fault => fault(),
         Mode::Instruct => instruct(),
         Mode::Past => past(),
+        Mode::Hog => hog(),
     }
 }
 
@@ -210,6 +214,25 @@ fn past() -> Result<(), Error> {
         // Nothing is pending but the timer that this sets.
         libos::instruction::idle(1);
     }
+}
+
+#[cfg(firn_guest)]
+fn hog() -> Result<(), Error> {
+    // What is left is for everything else that it does.
+    let mut memory = alloc::vec![0u64; libos::memory::left() / 10 * 9 / size_of::<u64>()];
+    let mut n = 1;
+    loop {
+        for word in &mut memory {
+            n = step(n);
+            *word = n;
+        }
+        core::hint::black_box(&mut memory);
+    }
+}
+
+#[cfg(not(firn_guest))]
+fn hog() -> Result<(), Error> {
+    Err(Error::NoVm)
 }
 
 #[cfg(not(firn_guest))]

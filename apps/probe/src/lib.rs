@@ -4,6 +4,8 @@
 //! with VM 1, or sends back what comes. All others sleep.
 #![cfg_attr(firn_guest, no_std)]
 
+extern crate alloc;
+
 #[cfg(firn_guest)]
 mod spaces;
 
@@ -11,11 +13,11 @@ use core::fmt;
 use core::net::{Ipv4Addr, SocketAddr};
 use core::str::FromStr;
 use libos::arguments::{BadArgument, parse_or};
-use libos::net::{self, UdpSocket};
+use libos::net::{self, TcpListener, TcpStream, UdpSocket};
 use libos::time::{Duration, Instant, sleep, timeout};
 
-/// Bytes of a datagram.
-const DATAGRAM_BYTES: usize = 100;
+/// Bytes of a datagram, if nothing else is said, and at most.
+const DATAGRAM_BYTES: (usize, usize) = (100, 1472);
 
 /// Port of the other side.
 const PORT: u16 = 7;
@@ -78,6 +80,8 @@ pub enum Mode {
     Yield,
     /// Datagrams to the other VM and back.
     Udp,
+    /// Bytes over a connection to the other VM and back.
+    Tcp,
     /// Contexts that come back at once, in one address space after the other.
     Enter,
     /// Pages of an address space for which there is no entry yet.
@@ -96,6 +100,7 @@ impl FromStr for Mode {
             "null" => Ok(Self::Null),
             "yield" => Ok(Self::Yield),
             "udp" => Ok(Self::Udp),
+            "tcp" => Ok(Self::Tcp),
             "enter" => Ok(Self::Enter),
             "miss" => Ok(Self::Miss),
             "write1" => Ok(Self::WriteOne),
@@ -111,6 +116,7 @@ impl fmt::Display for Mode {
             Self::Null => "null",
             Self::Yield => "yield",
             Self::Udp => "udp",
+            Self::Tcp => "tcp",
             Self::Enter => "enter",
             Self::Miss => "miss",
             Self::WriteOne => "write1",
@@ -130,15 +136,21 @@ pub async fn run() -> Result<(), Error> {
         (FIRST, Mode::Null) => null(count)?,
         (FIRST, Mode::Enter | Mode::Miss | Mode::WriteOne | Mode::WriteMany) => use_spaces(mode, count)?,
         (FIRST | SECOND, Mode::Yield) => take_turns(count).await,
-        (FIRST, Mode::Udp) => {
-            let socket = UdpSocket::bind(([0, 0, 0, 0], 0))?;
+        (FIRST, Mode::Udp | Mode::Tcp) => {
             let next = u32::from(Ipv4Addr::from(page.ipv4)).wrapping_add(1);
-            round_trips(&socket, SocketAddr::new(Ipv4Addr::from(next).into(), PORT), count).await?
+            let other = SocketAddr::new(Ipv4Addr::from(next).into(), PORT);
+            let bytes = parse_or("bytes", DATAGRAM_BYTES.0)?.min(DATAGRAM_BYTES.1);
+            if mode == Mode::Udp {
+                round_trips(&UdpSocket::bind(([0, 0, 0, 0], 0))?, other, bytes, count).await?
+            } else {
+                stream(other, bytes, count).await?
+            }
         }
         (SECOND, Mode::Udp) => {
             echo::serve_udp(UdpSocket::bind(([0, 0, 0, 0], PORT))?).await;
             return Ok(());
         }
+        (SECOND, Mode::Tcp) => return Ok(echo::serve_tcp(TcpListener::bind(([0, 0, 0, 0], PORT))?).await?),
         _ => return rest().await,
     };
     if page.vm == FIRST {
@@ -195,13 +207,13 @@ async fn take_turns(count: u32) -> Duration {
     begun.elapsed()
 }
 
-/// Sends a datagram and waits for it to come back, again and again. The first ones, while the other side may not be
+/// Sends a datagram of so many bytes and waits for it to come back, again and again. The first ones, while the other side may not be
 /// there yet, do not count.
 ///
 /// # Errors
 /// If one does not come back.
-pub async fn round_trips(socket: &UdpSocket, to: SocketAddr, count: u32) -> Result<Duration, Error> {
-    let mut bytes = [7; DATAGRAM_BYTES];
+pub async fn round_trips(socket: &UdpSocket, to: SocketAddr, bytes: usize, count: u32) -> Result<Duration, Error> {
+    let mut bytes = alloc::vec![7; bytes];
     let ready_by = Instant::now() + PATIENCE;
     loop {
         socket.send_to(&bytes, to).await?;
@@ -222,16 +234,48 @@ pub async fn round_trips(socket: &UdpSocket, to: SocketAddr, count: u32) -> Resu
     Ok(begun.elapsed())
 }
 
+/// Sends bytes over a connection and waits for them to come back, again and again. The connection's beginning does not
+/// count.
+///
+/// # Errors
+/// If nobody listens there, or they do not come back.
+pub async fn stream(to: SocketAddr, bytes: usize, count: u32) -> Result<Duration, Error> {
+    let ready_by = Instant::now() + PATIENCE;
+    let stream = loop {
+        match timeout(PATIENCE, TcpStream::connect(to)).await {
+            Ok(Ok(stream)) => break stream,
+            _ if Instant::now() < ready_by => sleep(Duration::from_millis(100)).await,
+            _ => return Err(Error::NoAnswer),
+        }
+    };
+    let (sent, mut got) = (alloc::vec![7; bytes], alloc::vec![0; bytes]);
+    let begun = Instant::now();
+    for _ in 0..count {
+        stream.write_all(&sent).await?;
+        let mut length = 0;
+        while length < bytes {
+            let read = timeout(PATIENCE, stream.read(got.get_mut(length..).unwrap_or_default())).await;
+            match read.map_err(|_| Error::NoAnswer)?? {
+                0 => return Err(Error::NoAnswer),
+                more => length += more,
+            }
+        }
+    }
+    Ok(begun.elapsed())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn modes_are_read_as_they_are_written() {
-        for mode in [Mode::Null, Mode::Yield, Mode::Udp, Mode::Enter, Mode::Miss, Mode::WriteOne, Mode::WriteMany] {
+        for mode in
+            [Mode::Null, Mode::Yield, Mode::Udp, Mode::Tcp, Mode::Enter, Mode::Miss, Mode::WriteOne, Mode::WriteMany]
+        {
             assert_eq!(format!("{mode}").parse(), Ok(mode));
         }
-        assert_eq!("tcp".parse::<Mode>(), Err(()));
+        assert_eq!("sctp".parse::<Mode>(), Err(()));
     }
 
     #[test]
@@ -241,7 +285,17 @@ mod tests {
             let address = other.local_addr().unwrap();
             libos::task::spawn(echo::serve_udp(other)).detach();
             let socket = UdpSocket::bind(([127, 0, 0, 1], 0)).unwrap();
-            assert!(round_trips(&socket, address, 50).await.unwrap() > Duration::ZERO);
+            assert!(round_trips(&socket, address, 1472, 50).await.unwrap() > Duration::ZERO);
+        });
+    }
+
+    #[test]
+    fn streams_come_back_whole() {
+        libos::block_on(async {
+            let listener = TcpListener::bind(([127, 0, 0, 1], 0)).unwrap();
+            let address = listener.local_addr().unwrap();
+            libos::task::spawn(async { drop(echo::serve_tcp(listener).await) }).detach();
+            assert!(stream(address, 1400, 50).await.unwrap() > Duration::ZERO);
         });
     }
 
@@ -250,7 +304,7 @@ mod tests {
         libos::block_on(async {
             let silent = UdpSocket::bind(([127, 0, 0, 1], 0)).unwrap();
             let socket = UdpSocket::bind(([127, 0, 0, 1], 0)).unwrap();
-            let result = round_trips(&socket, silent.local_addr().unwrap(), 1).await;
+            let result = round_trips(&socket, silent.local_addr().unwrap(), 100, 1).await;
             assert!(matches!(result, Err(Error::NoAnswer)), "{result:?}");
         });
     }

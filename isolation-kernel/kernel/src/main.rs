@@ -12,6 +12,7 @@
 //! | `wire-rate=N` | all VMs together send no more than so many bytes in a second: what the line behind the card carries, if the card does not say when it is full |
 //! | `batching=off` | a VM for which a frame arrives is switched to at once, for measurements |
 //! | `idle-timeout=off` | `idle` with a time returns at once, for measurements |
+//! | `write-blocks=N` | no more packs are added to a write of the swap disk once it has so many blocks, for measurements |
 //! | `panic`, `panic=stack`, `panic=other` | panics or overflows the kernel's stack on purpose, or panics on another processor, to show the report |
 //! | `cpu-fault=missing`, `cpu-fault=page` | starts the other processors with one that is not there, or without a page to start in |
 #![cfg_attr(target_os = "none", no_std, no_main)]

@@ -51,6 +51,11 @@ fn wire_rate(word: &str) -> Option<u32> {
     word.strip_prefix("wire-rate=")?.parse().ok().filter(|n| *n > 0)
 }
 
+/// The blocks in `write-blocks=`: at least one.
+fn write_blocks(word: &str) -> Option<usize> {
+    word.strip_prefix("write-blocks=")?.parse().ok().filter(|n| *n > 0)
+}
+
 impl Options {
     /// Reads a command line. What it does not know it leaves to [`Options::unknown`].
     pub fn parse(line: &'static str) -> Self {
@@ -81,6 +86,9 @@ impl Options {
                 "cpu-fault=missing" => options.start_fault = Some(StartFault::MissingProcessor),
                 "cpu-fault=page" => options.start_fault = Some(StartFault::NoLowPage),
                 _ if cpus(word).is_some() => options.most_cpus = cpus(word).unwrap_or(u32::MAX),
+                _ if write_blocks(word).is_some() => {
+                    options.switches.write_blocks = write_blocks(word).unwrap_or(usize::MAX);
+                }
                 _ if wire_rate(word).is_some() => options.wire_rate = wire_rate(word).unwrap_or(0),
                 _ => {
                     if let Some(level) = word.strip_prefix("log=").and_then(level) {
@@ -110,6 +118,7 @@ impl Options {
             fixed.contains(word)
                 || cpus(word).is_some()
                 || wire_rate(word).is_some()
+                || write_blocks(word).is_some()
                 || word.strip_prefix("log=").and_then(level).is_some()
         };
         self.line.split_ascii_whitespace().filter(move |word| !is_known(word))

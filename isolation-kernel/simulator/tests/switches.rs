@@ -5,7 +5,7 @@ use simulator::{Cpu, Fault, Lab, LabPlan, Op, Program};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use virtual_isa::control::{self, Pending};
-use virtual_isa::gate::VmState;
+use virtual_isa::gate::{Tier, VmState};
 use virtual_isa::instruction::{Instruction, NO_DEADLINE};
 use virtual_isa::network::Network;
 use vm::Switches;
@@ -133,4 +133,29 @@ fn frames_are_sent_although_somebody_wants_to_run_all_the_time() {
     lab.turns(400);
     let sent = lab.outside().outgoing.len();
     assert_eq!(sent, 1, "the frame waits for a moment in which nobody wants to run");
+}
+
+/// Writes of the swap disk, and their blocks, when VMs are parked on it.
+fn writes(switches: Switches) -> (u64, u64) {
+    let mut lab = LabPlan::new(4096)
+        .disk(1000)
+        .cores(1, 0)
+        .switches(switches)
+        .boot(|_| Box::new(Receiver(0, Diary::default())) as Box<dyn Program>);
+    (1..=20).for_each(|vm| lab.start(vm));
+    (1..=20).for_each(|vm| lab.until_state(vm, VmState::Idle));
+    (1..=20).for_each(|vm| drop(lab.park(vm, Tier::Memory)));
+    (1..=20).for_each(|vm| drop(lab.park(vm, Tier::Disk)));
+    lab.until("all are on disk", |lab| lab.status().parked_on_disk == 20);
+    let status = lab.status();
+    (status.swap_writes, status.swap_written_blocks)
+}
+
+#[test]
+fn packs_are_written_together_up_to_so_many_blocks() {
+    let (together, blocks) = writes(Switches::default());
+    let (alone, same) = writes(Switches { write_blocks: 1, ..Switches::default() });
+    assert_eq!(blocks, same, "what is written is the same");
+    assert_eq!(alone, 20, "each by itself");
+    assert!(together <= 10, "{together} writes");
 }

@@ -6,7 +6,7 @@
 use crate::core::Core;
 use crate::vm::State;
 use alloc::collections::VecDeque;
-use hal::{Hardware, Nanos};
+use hal::{Hardware, MAX_TRANSFER_PAGES, Nanos};
 
 /// VMs that wait to be switched to because something has arrived for them. Those beyond wait for their turn.
 const MAX_URGENT: usize = 256;
@@ -21,11 +21,14 @@ pub struct Switches {
     /// A VM that sleeps until a time is not dispatched before, unless something is pending. Without it, its `idle`
     /// returns at once, and the VM is dispatched in its turn to ask again. A VM that sleeps without a time still does.
     pub idle_timeout: bool,
+    /// Packs that lie behind each other on disk are written together until a write has so many blocks. With 1 each
+    /// is written alone.
+    pub write_blocks: usize,
 }
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { batching: true, idle_timeout: true }
+        Self { batching: true, idle_timeout: true, write_blocks: MAX_TRANSFER_PAGES }
     }
 }
 

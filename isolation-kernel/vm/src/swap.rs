@@ -449,6 +449,7 @@ impl<H: Hardware> Core<'_, H> {
     /// Collects the packs of one write: the next one, and those after it that lie behind it on disk.
     fn gather(&mut self) -> (Vec<(Handle, Stored)>, Vec<Page>) {
         let (mut packs, mut pages): (Vec<(Handle, Stored)>, Vec<Page>) = (Vec::new(), Vec::new());
+        let most = self.ablation.switches.write_blocks.min(MAX_TRANSFER_PAGES);
         while let Some(&handle) = self.swap.writes.front() {
             let reserved = self.pack(handle).and_then(|pack| match pack.disk {
                 Place::Reserved(extent) => Some(extent),
@@ -456,7 +457,7 @@ impl<H: Hardware> Core<'_, H> {
             });
             if let (Some((_, last)), Some(extent)) = (packs.last(), reserved) {
                 let is_next = last.first.checked_add(last.count) == Some(extent.first);
-                if !is_next || pages.len().saturating_add(extent.count as usize) > MAX_TRANSFER_PAGES {
+                if !is_next || pages.len().saturating_add(extent.count as usize) > most {
                     break;
                 }
             }

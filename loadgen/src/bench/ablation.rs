@@ -7,7 +7,8 @@
 //! Kernel" (2002).
 
 use super::report::{Findings, Measure};
-use super::{AT_ONCE, Bench, Scenario, kept};
+use super::{AT_ONCE, Bench, Scenario, http_arguments};
+use crate::driver::Selection;
 use crate::fleet::Fleet;
 use crate::machine::Failure;
 use crate::plot::figure::{Colour, Figure, Panel, Series};
@@ -57,8 +58,7 @@ impl Sample {
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
     let memory = options.memory.as_deref().unwrap_or(DEFAULT_MEMORY);
-    let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(options.quick)]).to_string();
-    let seed = bench.seed().to_string();
+    let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(options.quick)]);
     let mut samples = Vec::new();
     for vms in options.sizes() {
         for variant in &VARIANTS {
@@ -66,8 +66,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
             let fleet = Fleet { cpus: options.cpus(), kernel_options, ..Fleet::web(vms, memory) };
             let session = bench.boot(&fleet)?;
             bench.driver.say(&format!("{} VM(s), {}", crate::human::count(vms.into()), variant.about));
-            let common = ["--path", "/", "--seed", &seed, "--duration", &seconds, "--timeout", "30000"];
-            let load = session.load(&[&common[..], &kept(vms)].concat())?;
+            let load = bench.load_warm(&session, Selection::all(vms), seconds, &http_arguments("kept", vms))?;
             session.end()?;
             samples.push(Sample { variant: variant.name, vms, load });
         }

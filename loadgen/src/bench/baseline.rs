@@ -5,7 +5,7 @@
 
 use super::report::{Findings, columns, number};
 use super::spread::{Spread, median};
-use super::{Bench, NAME, Options, cost, suite, switch, tlb};
+use super::{Bench, NAME, Options, cost, packets, suite, switch, tlb};
 use crate::driver::write;
 use crate::facts::{now, versions};
 use crate::json;
@@ -30,8 +30,9 @@ const VERSIONS: [&str; 2] = ["rustc", "qemu"];
 /// Counts something.
 type Count = fn(&Bench<'_>) -> Result<Findings, Failure>;
 
-/// What is counted: a minute, all together.
-const COUNTED: [(&str, Count); 3] = [("switch", switch::run), ("tlb", tlb::run), ("cost", cost::count_small)];
+/// What is counted: half a minute, all together.
+const COUNTED: [(&str, Count); 4] =
+    [("switch", switch::run), ("tlb", tlb::run), ("packets", packets::count), ("cost", cost::count_small)];
 
 /// Counts by scenario and name.
 type Figures = BTreeMap<String, BTreeMap<String, f64>>;

@@ -5,8 +5,9 @@
 //! that a `sizeof` forgets is left out.
 
 use super::report::{Findings, Measure};
+use super::wakes::{Wakes, drop_what_was_said};
 use super::{Bench, Scenario};
-use crate::driver::{Selection, Session};
+use crate::driver::Selection;
 use crate::fleet::Fleet;
 use crate::http::identity::{Kept, kept};
 use crate::machine::{Failure, counter};
@@ -56,14 +57,6 @@ struct Small {
     first_sweep: HttpReport,
     served: Value,
     on_disk: Value,
-}
-
-/// Some VMs asked one after the other.
-#[derive(Debug, Serialize)]
-struct Wakes {
-    before: Value,
-    sweep: HttpReport,
-    after: Value,
 }
 
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
@@ -151,13 +144,6 @@ fn measure_large(bench: &Bench<'_>, fleet: &Fleet, failures: &mut Vec<String>) -
     })
 }
 
-/// Each VM's own words are a lot, and of use only to be compared.
-fn drop_what_was_said(sweep: &mut HttpReport) {
-    if let Some(identity) = sweep.sweep.as_mut().and_then(|sweep| sweep.identity.as_mut()) {
-        identity.said = Vec::new();
-    }
-}
-
 fn note(failures: &mut Vec<String>, what: &str, trouble: Option<String>) {
     failures.extend(trouble.map(|trouble| format!("{what}: {trouble}")));
 }
@@ -167,38 +153,6 @@ fn note_ended(failures: &mut Vec<String>, status: &Value) {
     failures.extend(ended.map(|ended| format!("{ended} VMs have ended")));
     let errors = counter(status, "swap_errors").filter(|&errors| errors > 0.0);
     failures.extend(errors.map(|errors| format!("{errors} errors of the swap disk")));
-}
-
-impl Wakes {
-    fn measure(session: &Session<'_>, sample: Selection) -> Result<Self, Failure> {
-        let before = session.status()?;
-        let mut sweep = session.sweep(sample, 1)?;
-        drop_what_was_said(&mut sweep);
-        Ok(Self { before, sweep, after: session.status()? })
-    }
-
-    /// By how much a counter grew.
-    fn grown(&self, name: &str) -> Option<f64> {
-        grown(&self.before, &self.after, name)
-    }
-
-    /// I/Os that the emulator counted at the swap disk.
-    fn disk_reads(&self) -> Option<f64> {
-        let device = |status: &Value| status.get("swap_device")?.get("reads")?.as_f64();
-        Some(device(&self.after)? - device(&self.before)?)
-    }
-
-    fn figures(&self, name: &str, about: &str) -> [Measure; 2] {
-        let total = &self.sweep.latency.total;
-        [("p50", total.p50_us), ("p99", total.p99_us)].map(|(quantile, us)| {
-            let value = (total.count > 0).then_some(us / 1e3);
-            Measure::new(&format!("{name}_{quantile}_ms"), &format!("{about}, {quantile}"), "ms", value)
-        })
-    }
-}
-
-fn grown(before: &Value, after: &Value, name: &str) -> Option<f64> {
-    Some(counter(after, name)? - counter(before, name)?)
 }
 
 /// Bytes of the machine's memory that somebody has taken. Pages kept for the kernel's heap are nobody's yet.
@@ -290,14 +244,12 @@ fn tier_figures(large: &Large) -> [Measure; 4] {
 
 fn io_figures(large: &Large) -> [Measure; 4] {
     let from_disk = &large.from_disk;
-    let wakes = from_disk.grown("wakes_disk");
-    let ios = from_disk.disk_reads().zip(wakes.filter(|&wakes| wakes > 0.0)).map(|(reads, wakes)| reads / wakes);
     let plain = |name: &str, about: &str, value: Option<f64>| Measure::new(name, about, "", value);
     [
         plain("resident_wakes", "wakes while resident VMs were asked", large.resident.grown("wakes_memory")),
         plain("memory_wakes", "wakes from memory timed", large.from_memory.grown("wakes_memory")),
-        plain("disk_wakes", "wakes from disk timed", wakes),
-        plain("ios_per_disk_wake", "disk reads per wake from disk, as the emulator counts", ios),
+        plain("disk_wakes", "wakes from disk timed", from_disk.grown("wakes_disk")),
+        plain("ios_per_disk_wake", "disk reads per wake from disk, as the emulator counts", from_disk.reads_per_wake()),
     ]
 }
 
@@ -353,7 +305,7 @@ pub(super) mod tests {
         })
     }
 
-    fn wakes() -> Wakes {
+    pub fn wakes() -> Wakes {
         let after = json!({ "wakes_memory": 4, "wakes_disk": 9, "swap_device": { "reads": 55 },
                             "parks": 10, "record_bytes": 81_920 });
         Wakes { before: status(0, 0, 0), sweep: report(), after }
@@ -408,7 +360,7 @@ pub(super) mod tests {
         assert_eq!(taken_bytes(&json!({ "total_pages": 5, "free_pages": 1 })), None);
         assert_eq!(taken_bytes(&json!({ "total_pages": 5, "free_pages": 1, "kept_pages": 1 })), Some(3.0 * PAGE));
         assert_eq!(allocated_bytes(&json!({ "total_pages": 5, "free_pages": 1, "kept_pages": 1 })), None);
-        assert_eq!(grown(&json!({}), &json!({ "a": 1 }), "a"), None);
+        assert_eq!(crate::bench::wakes::grown(&json!({}), &json!({ "a": 1 }), "a"), None);
         let mut failures = Vec::new();
         note_ended(&mut failures, &json!({ "ended": 2, "swap_errors": 0 }));
         note(&mut failures, "there", Some("bad".to_owned()));

@@ -8,25 +8,38 @@
 //! | scenario | what |
 //! |---|---|
 //! | [`ablation`] | what batching and idle-with-timeout are worth |
+//! | [`arena`] | how even the ticks of game servers are |
+//! | [`blocks`] | what it is worth to write more to the swap disk at once |
 //! | [`clone`](mod@clone) | how fast VMs are created from a template |
+//! | [`cores`] | what a second processor is worth |
 //! | [`cost`] | whether a VM costs the same beside few and beside many |
 //! | [`density`] | what a VM costs parked and resident, and what waking it takes |
+//! | [`documents`] | throughput by the size of what is asked for |
 //! | [`fairness`] | whether VMs get processor time by their shares |
 //! | [`isolation`] | what a VM loses by neighbours that take all they can |
+//! | [`memory`] | whether VMs get memory by their shares |
 //! | [`overcommit`] | throughput when more is asked for than fits into memory |
-//! | [`scale`] | throughput with few and with many VMs, on one processor and on two |
+//! | [`packets`] | what a packet takes, by layer |
+//! | [`scale`] | throughput with few and with many VMs |
 //! | [`switch`] | what the kernel's shortest paths take |
 //! | [`tlb`] | what address spaces of a VM's own take |
+//! | [`wake`] | what waking a VM takes, from each tier |
 
 pub mod ablation;
+pub mod arena;
 pub mod baseline;
+pub mod blocks;
 pub mod churn;
 pub mod clone;
+pub mod cores;
 pub mod cost;
 pub mod density;
+pub mod documents;
 pub mod fairness;
 pub mod isolation;
+pub mod memory;
 pub mod overcommit;
+pub mod packets;
 pub mod page;
 pub mod report;
 pub mod scale;
@@ -34,8 +47,10 @@ pub mod spread;
 pub mod suite;
 pub mod switch;
 pub mod tlb;
+pub mod wake;
+pub mod wakes;
 
-use crate::driver::{Driver, Session};
+use crate::driver::{Driver, Selection, Session};
 use crate::fleet::Fleet;
 use crate::machine::Failure;
 use crate::report::HttpReport;
@@ -45,16 +60,23 @@ use std::path::PathBuf;
 
 /// All scenarios, by name.
 pub const SCENARIOS: &[Scenario] = &[
-    ablation::SCENARIO,
+    ablation::SCENARIO, //
+    arena::SCENARIO,
+    blocks::SCENARIO,
     clone::SCENARIO,
+    cores::SCENARIO,
     cost::SCENARIO,
-    density::SCENARIO, //
+    density::SCENARIO,
+    documents::SCENARIO,
     fairness::SCENARIO,
     isolation::SCENARIO,
+    memory::SCENARIO,
     overcommit::SCENARIO,
+    packets::SCENARIO,
     scale::SCENARIO,
     switch::SCENARIO,
     tlb::SCENARIO,
+    wake::SCENARIO,
 ];
 
 /// Name of the machines.
@@ -158,6 +180,19 @@ pub fn kept(vms: u32) -> [&'static str; 4] {
     }
 }
 
+/// How requests come, where both ways are compared.
+pub const HTTP_MODES: [(&str, &str); 2] = [("new", "new connections"), ("kept", "kept connections")];
+
+/// Seconds of load that do not count before those that do, at most: the emulator has then translated what runs.
+const WARM_UP_SECONDS: f64 = 1.0;
+
+/// Arguments of a load in one of [`HTTP_MODES`] over so many VMs.
+#[must_use]
+pub fn http_arguments(mode: &str, vms: u32) -> Vec<&'static str> {
+    let how = if mode == "kept" { kept(vms) } else { ["--new-connections", "--targets", "random", "--connections=64"] };
+    [&["--path", "/"][..], &how].concat()
+}
+
 /// A scenario under way: what it was asked, and its way to machines.
 pub struct Bench<'a> {
     /// What was asked for.
@@ -186,6 +221,28 @@ impl Bench<'_> {
     pub fn boot_and_sweep(&self, fleet: &Fleet) -> Result<(Session<'_>, HttpReport), Failure> {
         self.driver.say(&format!("starting a machine with {} VMs", crate::human::count(fleet.vms.into())));
         Session::boot_and_sweep(self.driver, fleet, &self.fleet_file)
+    }
+
+    /// Drives load for so many seconds over some VMs, with these further arguments of `loadgen http`, after as much as
+    /// a second of the same that does not count.
+    ///
+    /// # Errors
+    /// If it cannot be driven. Requests that fail are in the report.
+    pub fn load_warm(
+        &self,
+        session: &Session<'_>,
+        of: Selection,
+        seconds: f64,
+        arguments: &[&str],
+    ) -> Result<HttpReport, Failure> {
+        let seed = self.seed().to_string();
+        let load = |seconds: f64| {
+            let duration = seconds.to_string();
+            let common = ["--seed", &seed, "--timeout", "30000", "--duration", &duration];
+            session.load_of(of, &[&common[..], arguments].concat())
+        };
+        load(seconds.min(WARM_UP_SECONDS))?;
+        load(seconds)
     }
 
     /// Where random choices of this run start.

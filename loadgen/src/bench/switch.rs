@@ -42,7 +42,8 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    fn sum(&self, name: &str) -> Option<f64> {
+    /// What both VMs counted under that name.
+    pub fn sum(&self, name: &str) -> Option<f64> {
         Some(counter(&self.vms[0], name)? + counter(&self.vms[1], name)?)
     }
 
@@ -76,7 +77,12 @@ pub(super) fn fleet(mode: &str) -> Fleet {
 }
 
 pub(super) fn measure(bench: &Bench<'_>, mode: &str) -> Result<Sample, Failure> {
-    let session = bench.boot(&fleet(mode))?;
+    measure_on(bench, mode, &fleet(mode))
+}
+
+/// The same on a machine of its own kind.
+pub(super) fn measure_on(bench: &Bench<'_>, mode: &str, fleet: &Fleet) -> Result<Sample, Failure> {
+    let session = bench.boot(fleet)?;
     bench.driver.say(&format!("counting instructions: {mode}"));
     let firn = &bench.driver.firn;
     let end = Instant::now() + PATIENCE;
