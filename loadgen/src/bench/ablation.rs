@@ -27,6 +27,9 @@ const DEFAULT_MEMORY: &str = "2G";
 /// Seconds of load at each point, if nothing else is wanted: all, and few.
 const DEFAULT_SECONDS: [f64; 2] = [5.0, 2.0];
 
+/// Fewest VMs when less is to be measured.
+const LEAST_QUICK: u32 = 100;
+
 /// A kernel: its name, what it is, its options.
 struct Variant {
     name: &'static str,
@@ -58,9 +61,10 @@ impl Sample {
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
     let memory = options.memory.as_deref().unwrap_or(DEFAULT_MEMORY);
-    let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(options.quick)]);
+    let seconds = options.seconds.unwrap_or(options.usual(DEFAULT_SECONDS));
     let mut samples = Vec::new();
-    for vms in options.sizes() {
+    // Of few VMs little is to be seen.
+    for vms in options.sizes().into_iter().filter(|&vms| vms >= options.usual([1, LEAST_QUICK])) {
         for variant in &VARIANTS {
             let kernel_options = variant.options.to_owned();
             let fleet = Fleet { cpus: options.cpus(), kernel_options, ..Fleet::web(vms, memory) };

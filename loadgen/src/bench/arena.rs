@@ -67,9 +67,8 @@ impl Sample {
 
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
-    let few = usize::from(options.quick);
-    let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS[few]).to_string();
-    let most = options.vms.unwrap_or(DEFAULT_VMS[few]);
+    let seconds = options.seconds.unwrap_or(options.usual(DEFAULT_SECONDS)).to_string();
+    let most = options.vms.unwrap_or(options.usual(DEFAULT_VMS));
     let mut sizes: Vec<u32> = [1, 10].into_iter().filter(|&vms| vms < most).collect();
     sizes.push(most);
     let fleet = |vms: u32| Fleet {

@@ -62,8 +62,8 @@ impl Sample {
 
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
-    let few = usize::from(options.quick);
-    let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS[few]).to_string();
+    let sizes = options.usual(SIZES);
+    let seconds = options.seconds.unwrap_or(options.usual(DEFAULT_SECONDS)).to_string();
     let fleet = Fleet {
         cpus: options.cpus(),
         swap: Some(options.swap.clone().unwrap_or_else(|| DEFAULT_SWAP.0.to_owned())),
@@ -72,7 +72,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     };
     let seed = bench.seed().to_string();
     let mut samples = Vec::new();
-    for &blocks in SIZES[few] {
+    for &blocks in sizes {
         let kernel_options = format!("write-blocks={blocks}");
         let (session, _) = bench.boot_and_sweep(&Fleet { kernel_options, ..fleet.clone() })?;
         bench.driver.say(&format!("load beyond memory, at most {blocks} blocks in a write"));
@@ -85,7 +85,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     }
     let trouble = |sample: &Sample| sample.load.trouble().map(|trouble| format!("{} blocks: {trouble}", sample.blocks));
     Ok(Findings {
-        configuration: json!({ "fleet": &fleet, "sizes": SIZES[few], "at_once": AT_ONCE, "seconds": &seconds }),
+        configuration: json!({ "fleet": &fleet, "sizes": sizes, "at_once": AT_ONCE, "seconds": &seconds }),
         figures: figures(&samples),
         failures: samples.iter().filter_map(trouble).collect(),
         plot: Some(plot(&samples)),

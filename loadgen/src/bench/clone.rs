@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 pub const SCENARIO: Scenario =
     Scenario { name: "clone", about: "how fast VMs are created from a template, and what that takes", run };
 
-/// VMs of the large fleets, if nothing else is wanted.
-const DEFAULT_VMS: u32 = 10_000;
+/// VMs of the large fleets, if nothing else is wanted: all, and few.
+const DEFAULT_VMS: [u32; 2] = [10_000, 2000];
 
 /// Memory of their machines.
 const DEFAULT_MEMORY: &str = "2G";
@@ -29,8 +29,8 @@ const DEFAULT_MEMORY: &str = "2G";
 /// VMs of the fleet beside which instructions are counted, and the machine's memory.
 const SMALL: (u32, &str) = (10, "512M");
 
-/// Machines of each kind that are started; the figures are medians.
-const MACHINES: u32 = 3;
+/// Machines of each kind that are started, all, and few; the figures are medians.
+const MACHINES: [u32; 2] = [3, 1];
 
 /// C processes a second that Linux starts on virtual hardware like this, and how many times as fast VMs are to be.
 const PROCESSES_PER_S: f64 = 395.0;
@@ -39,8 +39,8 @@ const TIMES: f64 = 20.0;
 /// Instructions of the kernel from a clone's creation to its first own one.
 const BUDGET: f64 = 5000.0;
 
-/// How often instructions are counted on one machine.
-const CHURNS: u32 = 3;
+/// How often instructions are counted on one machine: all, and few.
+const CHURNS: [u32; 2] = [3, 1];
 
 /// What a machine's start showed.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -69,11 +69,14 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         cpus: options.cpus(),
         swap: options.swap.clone(),
         swap_iops: options.swap_iops,
-        ..Fleet::web(options.vms.unwrap_or(DEFAULT_VMS), options.memory.as_deref().unwrap_or(DEFAULT_MEMORY))
+        ..Fleet::web(
+            options.vms.unwrap_or(options.usual(DEFAULT_VMS)),
+            options.memory.as_deref().unwrap_or(DEFAULT_MEMORY),
+        )
     };
     let mut failures = Vec::new();
     let (mut quiet, mut asked) = (Vec::new(), Vec::new());
-    for _ in 0..MACHINES {
+    for _ in 0..options.usual(MACHINES) {
         quiet.push(start(bench, &fleet, &mut failures)?);
         asked.push(start_and_ask(bench, &fleet, &mut failures)?);
     }
@@ -81,7 +84,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let churns = count(bench, &counted)?;
     let samples: Vec<_> = churns.iter().map(Churn::sample).collect();
     Ok(Findings {
-        configuration: json!({ "fleet": &fleet, "machines": MACHINES, "counted": &counted, "clones": COUNT }),
+        configuration: json!({ "fleet": &fleet, "machines": options.usual(MACHINES), "counted": &counted, "clones": COUNT }),
         figures: figures(fleet.vms, &quiet, &asked, &churns),
         samples: json!({ "started": &quiet, "asked": &asked, "churn": samples }),
         failures,
@@ -126,7 +129,7 @@ fn finish(
 fn count(bench: &Bench<'_>, fleet: &Fleet) -> Result<Vec<Churn>, Failure> {
     let session = bench.boot(fleet)?;
     bench.driver.say(&format!("counting the instructions of {COUNT} clones"));
-    let churns = (0..CHURNS).map(|_| Churn::of(&session)).collect::<Result<Vec<_>, _>>()?;
+    let churns = (0..bench.options.usual(CHURNS)).map(|_| Churn::of(&session)).collect::<Result<Vec<_>, _>>()?;
     session.end()?;
     Ok(churns)
 }

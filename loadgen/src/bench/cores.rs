@@ -51,7 +51,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
     let memory = options.memory.as_deref().unwrap_or(DEFAULT_MEMORY);
     let vms = options.vms.unwrap_or(DEFAULT_VMS);
-    let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(options.quick)]);
+    let seconds = options.seconds.unwrap_or(options.usual(DEFAULT_SECONDS));
     let (mut samples, mut works) = (Vec::new(), Vec::new());
     for cpus in options.cpu_counts() {
         works.push(compute(bench, &Fleet { cpus, ..Fleet::web(1, memory) }, seconds)?);

@@ -19,8 +19,8 @@ pub const SCENARIO: Scenario =
 /// VMs of the machine with few.
 const FEW: u32 = 1000;
 
-/// VMs of the machine with many, if nothing else is wanted.
-const DEFAULT_VMS: u32 = 100_000;
+/// VMs of the machine with many, if nothing else is wanted: all, and few.
+const DEFAULT_VMS: [u32; 2] = [100_000, 10_000];
 
 /// Memory of both machines.
 const DEFAULT_MEMORY: &str = "8G";
@@ -28,8 +28,8 @@ const DEFAULT_MEMORY: &str = "8G";
 /// VMs of the smallest machine on which is counted, and its memory.
 const SMALL: (u32, &str) = (10, "512M");
 
-/// How often is counted on each machine; the figures are medians.
-const CHURNS: u32 = 3;
+/// How often is counted on each machine, all, and few; the figures are medians.
+const CHURNS: [u32; 2] = [3, 1];
 
 /// Most that many VMs may make one dearer.
 const BUDGET: f64 = 1.1;
@@ -45,7 +45,7 @@ const STEPS: [(&str, &str, &[&str]); 5] = [
 
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
-    let vms = options.vms.unwrap_or(DEFAULT_VMS);
+    let vms = options.vms.unwrap_or(options.usual(DEFAULT_VMS));
     if vms <= FEW {
         return Err(Failure::BadInput(format!("--vms {vms}: compared is with {FEW} VMs; give more than those")));
     }
@@ -54,7 +54,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let many = measure(bench, &Fleet { vms, ..fleet.clone() })?;
     let samples = |churns: &[Churn]| churns.iter().map(|churn| churn.sample().clone()).collect::<Vec<_>>();
     Ok(Findings {
-        configuration: json!({ "fleet": &fleet, "few": FEW, "many": vms, "churned": COUNT, "times": CHURNS }),
+        configuration: json!({ "fleet": &fleet, "few": FEW, "many": vms, "churned": COUNT, "times": options.usual(CHURNS) }),
         figures: figures(vms, &few, &many),
         samples: json!({ "few": samples(&few), "many": samples(&many) }),
         failures: Vec::new(),
@@ -65,8 +65,9 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
 
 fn measure(bench: &Bench<'_>, fleet: &Fleet) -> Result<Vec<Churn>, Failure> {
     let session = bench.boot(fleet)?;
-    bench.driver.say(&format!("counting the instructions of {COUNT} VMs, {CHURNS} times"));
-    let churns = (0..CHURNS).map(|_| Churn::of(&session)).collect::<Result<Vec<_>, _>>()?;
+    let times = bench.options.usual(CHURNS);
+    bench.driver.say(&format!("counting the instructions of {COUNT} VMs, {times} times"));
+    let churns = (0..times).map(|_| Churn::of(&session)).collect::<Result<Vec<_>, _>>()?;
     session.end()?;
     Ok(churns)
 }

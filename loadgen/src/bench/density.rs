@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 pub const SCENARIO: Scenario =
     Scenario { name: "density", about: "what a VM costs parked and resident, and what waking it takes", run };
 
+/// VMs of the large machine, if nothing else is wanted: all, and few.
+const DEFAULT_VMS: [u32; 2] = [100_000, 5000];
+
 /// VMs whose wakes are timed, in each tier.
 const WAKE_SAMPLE: u32 = 300;
 
@@ -61,7 +64,7 @@ struct Small {
 
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
-    let vms = options.vms.unwrap_or(100_000);
+    let vms = options.vms.unwrap_or(options.usual(DEFAULT_VMS));
     if vms < 2 * RATIO {
         return Err(Failure::BadInput(format!(
             "--vms {vms}: machines with all and with a tenth of the VMs are compared; give at least {}",

@@ -67,8 +67,8 @@ fn fleet(bench: &Bench<'_>, sizes: &[u32]) -> Fleet {
 
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
-    let sizes = SIZES[usize::from(options.quick)];
-    let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(options.quick)]);
+    let sizes = options.usual(SIZES);
+    let seconds = options.seconds.unwrap_or(options.usual(DEFAULT_SECONDS));
     let fleet = fleet(bench, sizes);
     let session = bench.boot(&fleet)?;
     let mut samples = Vec::new();

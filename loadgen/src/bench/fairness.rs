@@ -152,7 +152,7 @@ impl Race {
 
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
-    let vms = options.vms.unwrap_or(DEFAULT_VMS[usize::from(options.quick)]);
+    let vms = options.vms.unwrap_or(options.usual(DEFAULT_VMS));
     let least = u32::try_from(WEIGHTS.len()).unwrap_or(u32::MAX);
     if vms < least {
         return Err(Failure::BadInput(format!("--vms {vms}: give {least} or more, one of each weight")));

@@ -28,8 +28,8 @@ pub const SCENARIO: Scenario =
 /// Memory of the machine, if nothing else is wanted.
 const DEFAULT_MEMORY: &str = "2G";
 
-/// Seconds of each measurement, if nothing else is wanted.
-const DEFAULT_SECONDS: f64 = 5.0;
+/// Seconds of each measurement, if nothing else is wanted: all, and few.
+const DEFAULT_SECONDS: [f64; 2] = [5.0, 1.5];
 
 /// Of the time at which nothing is measured yet.
 const WARM_UP_SECONDS: f64 = 1.0;
@@ -201,7 +201,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
 fn measure(bench: &Bench<'_>, attack: Option<&Attack>, fleet: &Fleet) -> Result<Sample, Failure> {
     let name = attack.map_or("alone", |attack| attack.name);
     let session = bench.boot(fleet)?;
-    let seconds = bench.options.seconds.unwrap_or(DEFAULT_SECONDS);
+    let seconds = bench.options.seconds.unwrap_or(bench.options.usual(DEFAULT_SECONDS));
     let duration = seconds.to_string();
     let seed = bench.seed().to_string();
     let load = |seconds: &str, how: &[&str]| {

@@ -63,7 +63,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         ..Fleet::web(1, options.memory.as_deref().unwrap_or(DEFAULT_MEMORY))
     };
     let session = bench.boot(&fleet)?;
-    let nr_looks = options.seconds.unwrap_or(LOOKS[usize::from(options.quick)]).ceil().max(2.0);
+    let nr_looks = options.seconds.unwrap_or(options.usual(LOOKS)).ceil().max(2.0);
     bench.driver.say("VMs of three weights want more memory than there is");
     let began = Instant::now();
     let mut looks: Vec<Look> = Vec::new();

@@ -155,11 +155,17 @@ impl Options {
         words
     }
 
+    /// What is to be measured when nothing else is wanted: the first of these, or the second if less is.
+    #[must_use]
+    pub const fn usual<T: Copy>(&self, all_or_few: [T; 2]) -> T {
+        all_or_few[self.quick as usize]
+    }
+
     /// The numbers of VMs of a scenario that looks how something grows with them: powers of ten, and what was asked for
     /// as the last.
     #[must_use]
     pub fn sizes(&self) -> Vec<u32> {
-        let most = self.vms.unwrap_or(if self.quick { 1000 } else { 10_000 });
+        let most = self.vms.unwrap_or(self.usual([10_000, 1000]));
         let mut sizes: Vec<u32> = [1, 10, 100, 1000, 10_000].into_iter().filter(|&vms| vms < most).collect();
         sizes.push(most);
         sizes

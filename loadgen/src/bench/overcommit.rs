@@ -25,8 +25,8 @@ const FACTORS: [(u32, Option<f64>); 4] = [(1, None), (2, Some(0.7)), (4, None), 
 /// VMs of the machine on which is measured how many fit.
 const CALIBRATION_VMS: u32 = 400;
 
-/// VMs at ten times what fits, if neither they nor the memory are given.
-const DEFAULT_VMS: u32 = 20_000;
+/// VMs at ten times what fits, if neither they nor the memory are given: all, and few.
+const DEFAULT_VMS: [u32; 2] = [20_000, 5000];
 
 /// Memory to ask for, for each VM that is to fit, and for everything else; about what is measured then.
 const MEMORY_KIB: (u32, u32) = (64, 32 * 1024);
@@ -40,8 +40,9 @@ const FILL: f64 = 0.95;
 /// Requests at once.
 const CONNECTIONS: &str = "16";
 
-/// Seconds of load before those that count.
-const WARM_UP: &str = "3";
+/// Seconds of load at each point, if nothing else is wanted, and of that before which does not count: all, and few.
+const DEFAULT_SECONDS: [f64; 2] = [20.0, 5.0];
+const WARM_UP: [&str; 2] = ["3", "1"];
 
 /// What was read with so many times the VMs that fit.
 #[derive(Debug, Serialize)]
@@ -64,7 +65,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
             )));
         }
         (None, Some(memory)) => memory.clone(),
-        (vms, None) => memory_for(vms.unwrap_or(DEFAULT_VMS)),
+        (vms, None) => memory_for(vms.unwrap_or(options.usual(DEFAULT_VMS))),
     };
     let fleet = Fleet {
         cpus: options.cpus(),
@@ -75,7 +76,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let mut failures = Vec::new();
     let (served, fitting) = calibrate(bench, &fleet, &mut failures)?;
     bench.driver.say(&format!("{fitting} VMs fit into {memory}"));
-    let seconds = options.seconds.unwrap_or(20.0);
+    let seconds = options.seconds.unwrap_or(options.usual(DEFAULT_SECONDS));
     let mut points = Vec::new();
     for (factor, _) in FACTORS {
         let fleet = Fleet { vms: fitting.saturating_mul(factor), ..fleet.clone() };
@@ -150,7 +151,7 @@ fn measure(
 ) -> Result<Point, Failure> {
     let (session, start_sweep) = bench.boot_and_sweep(fleet)?;
     bench.driver.say(&format!("load at {factor} times the memory, {seconds} s"));
-    let warm_up = load(bench, &session, WARM_UP, 1)?;
+    let warm_up = load(bench, &session, bench.options.usual(WARM_UP), 1)?;
     let before = session.status()?;
     let load = load(bench, &session, &seconds.to_string(), 2)?;
     let after = session.status()?;

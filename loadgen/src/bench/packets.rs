@@ -77,7 +77,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let trips = trips(bench)?;
     let sent = send(bench)?;
     let options = bench.options;
-    let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(options.quick)]);
+    let seconds = options.seconds.unwrap_or(options.usual(DEFAULT_SECONDS));
     let session = bench.boot(&Fleet::web(1, MEMORY))?;
     let ask = |how: &str| {
         bench.driver.say("asking one VM, one request at a time");

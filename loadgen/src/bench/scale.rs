@@ -38,7 +38,7 @@ struct Sample {
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
     let memory = options.memory.as_deref().unwrap_or(DEFAULT_MEMORY);
-    let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(options.quick)]);
+    let seconds = options.seconds.unwrap_or(options.usual(DEFAULT_SECONDS));
     let mut samples = Vec::new();
     for vms in options.sizes() {
         let session = bench.boot(&Fleet { cpus: options.cpus(), ..Fleet::web(vms, memory) })?;

@@ -37,7 +37,7 @@ const SMALL: (u32, &str) = (10, "512M");
 
 fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let options = bench.options;
-    let vms = options.vms.unwrap_or(DEFAULT_VMS[usize::from(options.quick)]);
+    let vms = options.vms.unwrap_or(options.usual(DEFAULT_VMS));
     let fleet = Fleet {
         cpus: options.cpus(),
         swap: Some(options.swap.clone().unwrap_or_else(|| DEFAULT_SWAP.0.to_owned())),
