@@ -1,19 +1,21 @@
 //! How fast VMs are cloned from their template: the rate in which a large fleet is created and started, the rate in
 //! which its VMs come to answer, and the instructions from a clone's creation to its own first one.
 //!
-//! The first rate is that of a machine nobody asks anything while its VMs are started, by the times in its log. The
-//! second is that of a machine whose VMs are asked from its start on, until all have answered. Instructions are
-//! counted on a small machine, whose time is its instructions.
+//! The first rate is that of a machine nobody asks anything while its VMs are started, by the times in its log; some of
+//! them are then asked one by one, which is their first request: with what creating one took that is the time to the
+//! first byte. The second is that of a machine whose VMs are asked from its start on, until all have answered.
+//! Instructions are counted on a small machine, whose time is its instructions.
 
 use super::churn::{self, COUNT, Churn};
 use super::report::{Findings, Measure};
 use super::spread::median;
+use super::wakes::drop_what_was_said;
 use super::{Bench, NAME, Scenario};
 use crate::demo::report::times_in_log;
-use crate::driver::Session;
+use crate::driver::{Selection, Session};
 use crate::fleet::Fleet;
 use crate::machine::{Failure, counter};
-use crate::report::HttpReport;
+use crate::report::{HttpReport, Summary};
 use serde_json::{Value, json};
 
 /// The scenario.
@@ -32,6 +34,9 @@ const SMALL: (u32, &str) = (10, "512M");
 /// Machines of each kind that are started, all, and few; the figures are medians.
 const MACHINES: [u32; 2] = [3, 1];
 
+/// VMs that are asked one by one.
+const FIRST_SAMPLE: u32 = 300;
+
 /// C processes a second that Linux starts on virtual hardware like this, and how many times as fast VMs are to be.
 const PROCESSES_PER_S: f64 = 395.0;
 const TIMES: f64 = 20.0;
@@ -49,6 +54,8 @@ struct Start {
     ready_s: Option<f64>,
     /// Second of it in which all VMs had been started.
     started_s: Option<f64>,
+    /// What VMs answered that had never been asked before, one by one.
+    first: Option<HttpReport>,
     /// Seconds from the machine's start until all VMs had answered, if they were asked.
     answered_s: Option<f64>,
     status: Value,
@@ -96,7 +103,11 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
 /// Boots a machine, and lets it be until all its VMs have been started.
 fn start(bench: &Bench<'_>, fleet: &Fleet, failures: &mut Vec<String>) -> Result<Start, Failure> {
     let session = bench.boot(fleet)?;
-    finish(bench, session, None, failures)
+    bench.driver.say("asking some VMs for the first time, one by one");
+    let mut first = session.sweep(Selection::spread(fleet.vms, FIRST_SAMPLE), 1)?;
+    drop_what_was_said(&mut first);
+    failures.extend(first.trouble().map(|trouble| format!("when VMs were asked for the first time: {trouble}")));
+    Ok(Start { first: Some(first), ..finish(bench, session, None, failures)? })
 }
 
 /// Boots a machine, and asks its VMs from then on.
@@ -122,7 +133,7 @@ fn finish(
     let began_s = |sweep: &HttpReport| sweep.started_unix_ns as f64 / 1e9 - session.machine.started_ms as f64 / 1e3;
     let answered_s = sweep.as_ref().and_then(|all| Some(all.sweep.as_ref()?.all_answered_s? + began_s(all)));
     session.end()?;
-    Ok(Start { ready_s, started_s, answered_s, status, sweep })
+    Ok(Start { ready_s, started_s, first: None, answered_s, status, sweep })
 }
 
 /// Counts instructions on a machine with a small fleet.
@@ -141,10 +152,22 @@ fn figures(vms: u32, quiet: &[Start], asked: &[Start], churns: &[Churn]) -> Vec<
     let both = create.zip(start).map(|(create, start)| create + start);
     let created = median(quiet.iter().map(|machine| machine.rate(vms, machine.started_s)));
     let answered = median(asked.iter().map(|machine| machine.rate(vms, machine.answered_s)));
+    let first = |of: fn(&Summary) -> f64| {
+        let ms = |machine: &Start| {
+            let total = &machine.first.as_ref()?.latency.total;
+            (total.count > 0).then(|| of(total) / 1e3)
+        };
+        median(quiet.iter().map(ms))
+    };
+    let [first_p50, first_p99] = [first(|total| total.p50_us), first(|total| total.p99_us)];
+    let to_first_byte = created.zip(first_p50).map(|(per_s, ms)| 1e3 / per_s + ms);
     let seconds = median(asked.iter().map(|machine| machine.answered_s));
     vec![
         Measure::new("created_per_s", "VMs created and started in a second", "/s", created)
             .at_least(TIMES * PROCESSES_PER_S),
+        Measure::new("first_p50_ms", "first answer of a VM that was never asked, p50", "ms", first_p50),
+        Measure::new("first_p99_ms", "first answer of a VM that was never asked, p99", "ms", first_p99),
+        Measure::new("first_byte_ms", "creating and starting one, and its first answer", "ms", to_first_byte),
         Measure::new("answered_per_s", "VMs that came to answer in a second", "/s", answered),
         Measure::new("answered_s", "from the machine's start until all answered", "s", seconds),
         Measure::new("instructions", "from creation to a clone's first instruction", "instructions", both)
@@ -166,7 +189,7 @@ mod tests {
     use super::*;
 
     fn machine(started_s: Option<f64>, answered_s: Option<f64>) -> Start {
-        Start { ready_s: Some(0.5), started_s, answered_s, status: Value::Null, sweep: None }
+        Start { ready_s: Some(0.5), started_s, first: None, answered_s, status: Value::Null, sweep: None }
     }
 
     #[test]
@@ -184,6 +207,13 @@ mod tests {
         let of = |name: &str| figures.iter().find(|figure| figure.name == name).unwrap();
         assert_eq!((of("created_per_s").value, of("created_per_s").is_kept()), (Some(9000.0), Some(true)));
         assert_eq!(of("answered_per_s").value, Some(4500.0));
+        assert_eq!(of("first_byte_ms").value, None);
+        let mut asked_once = quiet;
+        // Answers of 2 and 4 ms.
+        asked_once[0].first = Some(super::super::density::tests::report());
+        let figures = super::figures(9000, &asked_once, &asked, &[]);
+        let first_byte = figures.iter().find(|figure| figure.name == "first_byte_ms").unwrap().value.unwrap();
+        assert!((2.1..2.13).contains(&first_byte), "{first_byte}: a ninth of a millisecond to create it, and 2");
         assert_eq!((of("instructions").value, of("instructions").is_kept()), (None, None));
     }
 }
