@@ -294,7 +294,7 @@ mod tests {
         libos::block_on(async {
             let listener = TcpListener::bind(([127, 0, 0, 1], 0)).unwrap();
             let address = listener.local_addr().unwrap();
-            libos::task::spawn(async { drop(echo::serve_tcp(listener).await) }).detach();
+            libos::task::spawn(async { echo::serve_tcp(listener).await.unwrap() }).detach();
             assert!(stream(address, 1400, 50).await.unwrap() > Duration::ZERO);
         });
     }
