@@ -53,6 +53,11 @@ fn kept_connections_are_one_to_each_target() {
     assert_eq!(report["connections"]["opened"], 6);
     assert_eq!(servers.accepted.load(Ordering::Relaxed), 6);
     assert!(report["setup_s"].as_f64().unwrap() > 0.0);
+    // Where targets are fewer than requests at once, each has as many as these need.
+    let servers = Servers::start(&good(2));
+    let (status, report) = servers.report(&["--requests", "500", "--targets", "kept", "--connections", "5"]);
+    assert_eq!((status, errors(&report)), (0, vec![]));
+    assert_eq!((&report["requests"]["ok"], &report["connections"]["opened"]), (&500.into(), &6.into()));
 }
 
 #[test]
@@ -138,7 +143,7 @@ fn a_server_that_keeps_open_is_noted_and_its_answer_counts() {
 #[test]
 fn a_request_that_meets_a_closed_kept_connection_is_sent_again() {
     let servers = Servers::start(&[Behaviour::ClosesAfter(3)]);
-    let (status, report) = servers.report(&["--requests", "30", "--targets", "kept"]);
+    let (status, report) = servers.report(&["--requests", "30", "--targets", "kept", "--connections", "1"]);
     assert_eq!((status, errors(&report)), (0, vec![]));
     assert_eq!(report["requests"]["ok"], 30);
     assert_eq!(servers.accepted.load(Ordering::Relaxed), 10);

@@ -70,7 +70,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
             let fleet = Fleet { cpus: options.cpus(), kernel_options, ..Fleet::web(vms, memory) };
             let session = bench.boot(&fleet)?;
             bench.driver.say(&format!("{} VM(s), {}", crate::human::count(vms.into()), variant.about));
-            let load = bench.load_warm(&session, Selection::all(vms), seconds, &http_arguments("kept", vms))?;
+            let load = bench.load_warm(&session, Selection::all(vms), seconds, &http_arguments("kept"))?;
             session.end()?;
             samples.push(Sample { variant: variant.name, vms, load });
         }
@@ -89,8 +89,13 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     })
 }
 
-/// What did not answer.
+/// What did not answer. A kernel that lacks a part may be too slow for a client's patience, which is a result: with 10,000
+/// VMs that look at the clock in turn, some connections are not made in time. Answering nothing is not.
 fn trouble(sample: &Sample) -> Option<String> {
+    let is_whole = sample.variant == VARIANTS[0].name;
+    if !is_whole && sample.load.requests.ok > 0 {
+        return None;
+    }
     sample.load.trouble().map(|trouble| format!("{} VM(s), {}: {trouble}", sample.vms, sample.variant))
 }
 
@@ -106,6 +111,11 @@ fn figures(samples: &[Sample]) -> Vec<Measure> {
         let name = format!("{}_{}", sample.variant, sample.vms);
         let about = format!("{vms} VM(s), {}", variant.about);
         figures.push(Measure::new(&format!("{name}_per_s"), &about, "/s", Some(sample.per_s())));
+        if sample.load.requests.failed > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "counts of a run")]
+            let failed = Some(sample.load.requests.failed as f64);
+            figures.push(Measure::new(&format!("{name}_failed"), &format!("{about}, failed"), "requests", failed));
+        }
         let whole = find(samples, VARIANTS[0].name, sample.vms).filter(|_| sample.variant != VARIANTS[0].name);
         if let Some(whole) = whole {
             let ratio = (whole.per_s() > 0.0).then(|| sample.per_s() / whole.per_s());

@@ -175,16 +175,12 @@ impl Options {
 /// Requests at once, where VMs are many or few.
 pub const AT_ONCE: u32 = 64;
 
-/// Arguments of a load over kept connections: one to each VM, or as many as requests at once if VMs are fewer. Requests
-/// go over random ones.
-#[must_use]
-pub fn kept(vms: u32) -> [&'static str; 4] {
-    if vms < AT_ONCE {
-        ["--keep-alive", "--targets", "random", "--connections=64"]
-    } else {
-        ["--targets", "kept", "--connections", "64"]
-    }
-}
+/// Arguments of a load over kept connections: one to each VM, or as many to each as requests at once need if VMs are
+/// fewer. Requests go over random ones.
+pub const KEPT: [&str; 3] = ["--targets", "kept", "--connections=64"];
+
+/// Arguments of a load over new ones.
+const NEW: [&str; 4] = ["--new-connections", "--targets", "random", "--connections=64"];
 
 /// How requests come, where both ways are compared.
 pub const HTTP_MODES: [(&str, &str); 2] = [("new", "new connections"), ("kept", "kept connections")];
@@ -192,11 +188,11 @@ pub const HTTP_MODES: [(&str, &str); 2] = [("new", "new connections"), ("kept", 
 /// Seconds of load that do not count before those that do, at most: the emulator has then translated what runs.
 const WARM_UP_SECONDS: f64 = 1.0;
 
-/// Arguments of a load in one of [`HTTP_MODES`] over so many VMs.
+/// Arguments of a load in one of [`HTTP_MODES`].
 #[must_use]
-pub fn http_arguments(mode: &str, vms: u32) -> Vec<&'static str> {
-    let how = if mode == "kept" { kept(vms) } else { ["--new-connections", "--targets", "random", "--connections=64"] };
-    [&["--path", "/"][..], &how].concat()
+pub fn http_arguments(mode: &str) -> Vec<&'static str> {
+    let how = if mode == "kept" { &KEPT[..] } else { &NEW };
+    [&["--path", "/"][..], how].concat()
 }
 
 /// A scenario under way: what it was asked, and its way to machines.
@@ -284,15 +280,6 @@ pub fn list() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn few_vms_have_several_connections_each() {
-        assert!(kept(1).contains(&"random") && kept(AT_ONCE - 1).contains(&"random"));
-        assert!(kept(AT_ONCE).contains(&"kept") && kept(10_000).contains(&"kept"));
-        for arguments in [kept(1), kept(1000)] {
-            assert!(arguments.join(" ").ends_with(&AT_ONCE.to_string()), "{arguments:?}");
-        }
-    }
 
     #[test]
     fn scenarios_are_found_by_names_that_differ() {

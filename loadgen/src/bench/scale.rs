@@ -44,7 +44,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         let session = bench.boot(&Fleet { cpus: options.cpus(), ..Fleet::web(vms, memory) })?;
         for (mode, about) in HTTP_MODES {
             bench.driver.say(&format!("{} VM(s), {about}", crate::human::count(vms.into())));
-            let load = bench.load_warm(&session, Selection::all(vms), seconds, &http_arguments(mode, vms))?;
+            let load = bench.load_warm(&session, Selection::all(vms), seconds, &http_arguments(mode))?;
             samples.push(Sample { vms, mode, load });
         }
         session.end()?;

@@ -48,7 +48,8 @@ pub enum TargetChoice {
     Random,
     /// A random target for each request, the one of rank r in proportion to 1/r
     Zipf,
-    /// One kept connection to every target, established first; requests go over a random one
+    /// A kept connection to every target, or as many to each as --connections need, established first; requests go over
+    /// a random one
     Kept,
     /// All targets in turn
     All,

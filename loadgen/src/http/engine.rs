@@ -96,7 +96,8 @@ impl<'c> Engine<'c> {
     pub fn new(config: &'c Config) -> Result<Self, StartError> {
         let nr_targets = config.targets.count();
         let (nr_slots, by_target) = match config.mode {
-            Mode::Kept => (nr_targets, None),
+            // As many to each as there may be requests at once.
+            Mode::Kept => (config.connections.next_multiple_of(nr_targets.max(1)), None),
             mode if mode.keeps_connections() => (config.connections, Some(nr_targets)),
             Mode::Sweep { .. } => (config.connections.min(nr_targets), None),
             _ => (config.connections, None),
@@ -260,7 +261,7 @@ impl<'c> Engine<'c> {
             let at_ns = self.since_start(now_ns);
             if self.stage == Stage::Connecting {
                 let slot = self.slots.take_free()?;
-                self.slots.get(slot).target = slot;
+                self.slots.get(slot).target = slot % self.config.targets.count();
                 self.open(slot, now_ns);
             } else if let Some(sweep) = &mut self.sweep {
                 if matches!(self.config.mode, Mode::Sweep { wait: Some(wait) } if at_ns >= nanos(wait)) {

@@ -46,7 +46,8 @@ pub enum Mode {
         /// As above.
         keep_alive: bool,
     },
-    /// One connection to every target, established beforehand; each request goes over a random idle one.
+    /// One connection to every target, or as many to each as it takes for all requests at once to have one, established
+    /// beforehand; each request goes over a random idle one.
     Kept,
     /// Every target once.
     Sweep {
