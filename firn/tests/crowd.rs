@@ -53,3 +53,33 @@ fn slow_and_rude_clients_keep_nobody_out_and_their_memory_comes_back() {
     assert!(after <= 40, "{before} pages before, {after} after");
     bench.firn(["down", "--name", "crowd"]).expect(0);
 }
+
+/// A client of somebody else's, if it is here.
+fn has_wrk() -> bool {
+    let found = std::process::Command::new("wrk").arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: wrk is not installed");
+    }
+    found
+}
+
+#[test]
+fn two_crowds_of_a_thousand_connections_are_served() {
+    if !has_wrk() {
+        return;
+    }
+    let bench = Bench::new();
+    let file = bench.fleet("[[service]]\nname = \"web\"\nimage = \"web\"\ncount = 1\nmemory = \"32M\"\n");
+    bench.up(&file, &["--name", "thousand"]);
+    for _ in 0..2 {
+        let ask =
+            ["exec", "--name", "thousand", "--", "wrk", "-t1", "-c1000", "-d4", "--timeout", "10", "http://10.65.0.1/"];
+        let said = bench.firn(ask).expect(0).out;
+        let requests = said.split(" requests in ").next().and_then(|text| text.split_whitespace().last());
+        let requests: u64 = requests.unwrap().parse().unwrap();
+        assert!(requests >= 1000, "{said}");
+        // Refused, reset or not answered: none of 1,000, twice.
+        assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+    }
+    bench.firn(["down", "--name", "thousand"]).expect(0);
+}

@@ -41,10 +41,10 @@ pub const MAX_READ_BYTES: usize = 1536;
 
 /// Most bytes of frames that wait in the kernel for one VM to receive them. At least the windows its connections
 /// advertise, or a burst turns into time-outs.
-pub const MAX_RECEIVE_QUEUE_BYTES: usize = 64 * 1024;
+pub const MAX_RECEIVE_QUEUE_BYTES: usize = 256 * 1024;
 
 /// Most frames that wait there, however short: each holds a buffer of the kernel's.
-pub const MAX_RECEIVE_QUEUE_FRAMES: usize = 128;
+pub const MAX_RECEIVE_QUEUE_FRAMES: usize = 1024;
 
 /// Groups of VMs, the supervisor's among them.
 pub const MAX_GROUPS: u32 = 256;

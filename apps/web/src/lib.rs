@@ -19,11 +19,14 @@ pub mod pages;
 use libos::Error;
 use libos::arguments::{BadArgument, parse_or};
 use libos::http::{File, Files, Limits, Request, Response, Router, Server};
-use libos::net::{Ipv6Addr, TcpListener};
+use libos::net::{Ipv6Addr, ListenOptions, TcpListener};
 use libos::time::Duration;
 
 /// Most bytes of `/`.
 pub const MAX_BODY_BYTES: usize = 16 << 20;
+
+/// Connections that may be on their way in.
+const BACKLOG: usize = 1024;
 
 /// The files below `/static/`.
 static FILES: Files = Files::new(&[
@@ -94,7 +97,9 @@ pub fn router(body_bytes: usize) -> Router {
 pub async fn run() -> Result<(), Error> {
     let settings = Settings::from_arguments()?;
     let port = parse_or("port", 80)?;
-    serve(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?, settings).await
+    // A crowd that comes at once is let in as fast as it is served, as far as there is memory for its buffers.
+    let options = ListenOptions { backlog: BACKLOG, half_open: BACKLOG, ..ListenOptions::default() };
+    serve(TcpListener::bind_with((Ipv6Addr::UNSPECIFIED, port), options)?, settings).await
 }
 
 /// Takes connections, for ever.

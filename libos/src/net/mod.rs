@@ -28,6 +28,10 @@ mod backend;
 #[cfg(all(test, not(firn_guest)))]
 mod tests;
 
+#[cfg(feature = "parsers")]
+#[doc(hidden)]
+pub use resolver::parsers;
+
 pub use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 pub use error::Error;
 pub use options::{ConnectOptions, ListenOptions, UdpOptions};

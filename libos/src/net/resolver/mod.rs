@@ -21,6 +21,30 @@ const PORT: u16 = 53;
 const UDP_BYTES: usize = 512;
 const TCP_BYTES: usize = 4096;
 
+#[cfg(feature = "parsers")]
+pub mod parsers {
+    //! What a resolver reads and writes, for fuzzers.
+
+    use super::message::{self, Family, Name, Reply};
+    use alloc::vec::Vec;
+    use core::net::IpAddr;
+
+    /// The question for the IPv4 addresses of a name.
+    #[must_use]
+    pub fn question(id: u16, name: &str) -> Option<Vec<u8>> {
+        Name::parse(name).map(|name| message::question(id, &name, Family::V4))
+    }
+
+    /// The addresses in an answer to it.
+    #[must_use]
+    pub fn answer(bytes: &[u8], id: u16, name: &str) -> Option<Vec<IpAddr>> {
+        match message::answer(bytes, id, &Name::parse(name)?, Family::V4)? {
+            Reply::Addresses(addresses, _) => Some(addresses),
+            _ => Some(Vec::new()),
+        }
+    }
+}
+
 /// Why a name has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResolveError {
