@@ -3,9 +3,9 @@
 
 use clap::Parser;
 use loadgen::arena::report::ArenaReport;
-use loadgen::bench::{baseline, suite};
+use loadgen::bench::{baseline, publish, suite};
 use loadgen::cli::arena::ArenaArgs;
-use loadgen::cli::machine::{BenchArgs, Counts, DemoArgs};
+use loadgen::cli::machine::{BenchArgs, DemoArgs, Other};
 use loadgen::cli::{Cli, Command, Format, HttpArgs};
 use loadgen::http::{self, Config, Limit, Mode, Snapshot, Stage};
 use loadgen::machine::Failure;
@@ -225,21 +225,26 @@ fn run_bench(args: &BenchArgs, stop: &AtomicBool) -> ExitCode {
     if args.scenarios.iter().any(|name| name == "list") {
         return conclude(&bench::list(), &[]);
     }
-    let counts = args.counts();
-    let chosen = if counts.is_some() { Ok(Vec::new()) } else { suite::choose(&args.scenarios) };
+    let other = args.other();
+    let chosen = if other.is_some() { Ok(Vec::new()) } else { suite::choose(&args.scenarios) };
     let (scenarios, options) = match chosen.and_then(|chosen| Ok((chosen, args.options()?))) {
         Ok(both) => both,
         Err(error) => return complain(BAD_ARGUMENTS, error),
     };
+    if other == Some(Other::Publish) {
+        return publish::publish(&args.book, &options).map_or_else(give_up, |text| conclude(&text, &[]));
+    }
     let firn = match find_firn(args.firn.as_ref()) {
         Ok(firn) => firn,
         Err(status) => return status,
     };
-    let done = match counts {
-        Some(Counts::Baseline) => baseline::store(&args.baseline, &options, &firn, stop).map(|text| (text, Vec::new())),
-        Some(Counts::Compare) => baseline::compare(&args.baseline, &options, &firn, stop)
+    let done = match other {
+        Some(Other::Baseline) => baseline::store(&args.baseline, &options, &firn, stop).map(|text| (text, Vec::new())),
+        Some(Other::Compare) => baseline::compare(&args.baseline, &options, &firn, stop)
             .map(|baseline::Comparison { text, failures }| (text, failures)),
-        None => suite::run(&scenarios, &options, &firn, stop).map(|outcome| (outcome.summary(), outcome.failures())),
+        Some(Other::Publish) | None => {
+            suite::run(&scenarios, &options, &firn, stop).map(|outcome| (outcome.summary(), outcome.failures()))
+        }
     };
     match done {
         Ok((text, failures)) => conclude(&text, &failures),

@@ -186,6 +186,13 @@ fn one_scenario_that_cannot_be_does_not_keep_others_from_their_run() {
     assert!(html.contains("<h2 id=\"fairness\">") && html.contains("Failed: --vms 10"), "{html}");
     assert!(html.contains("Whether VMs get their shares</title>"), "the picture is in it");
     assert!(summary.ends_with(&format!("report: {}\n", stage.path("out/report.html").display())), "{summary}");
+    // What is there becomes a page of the book.
+    let book = stage.path("book");
+    let (status, said, complaints) = run(&stage, "publish", &["--book", book.to_str().unwrap()]);
+    assert_eq!((status, complaints.as_str()), (0, ""), "{said}");
+    assert!(said.contains("not measured: ") && !said.contains("fairness"), "{said}");
+    assert!(std::fs::read_to_string(book.join("results.md")).unwrap().contains("(results/fairness.svg)"));
+    assert!(book.join("results/fairness.svg").exists());
     // A later run of another scenario leaves that one's section alone.
     assert_eq!(run(&stage, "ablation", &["--vms", "1", "--seconds", "0.1"]).0, 0);
     assert!(std::fs::read_to_string(stage.path("out/report.html")).unwrap().contains("<h2 id=\"fairness\">"));

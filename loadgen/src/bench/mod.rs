@@ -3,7 +3,7 @@
 //!
 //! A scenario is a file of this folder with a `SCENARIO`, listed in [`SCENARIOS`]. [`report`] is what it hands in and
 //! what is written of it, [`spread`] how far several runs lie apart; machine and load are [`crate::driver`]'s. [`suite`]
-//! runs scenarios, and [`page`] shows what came of them. [`baseline`] keeps instruction counts, and compares with them.
+//! runs scenarios, and [`page`] and [`publish`] show what came of them. [`baseline`] keeps instruction counts, and compares with them.
 //!
 //! | scenario | what |
 //! |---|---|
@@ -41,6 +41,7 @@ pub mod memory;
 pub mod overcommit;
 pub mod packets;
 pub mod page;
+pub mod publish;
 pub mod report;
 pub mod scale;
 pub mod spread;
@@ -261,7 +262,10 @@ impl Bench<'_> {
 pub fn find(name: &str) -> Result<&'static Scenario, String> {
     SCENARIOS.iter().find(|scenario| scenario.name == name).ok_or_else(|| {
         let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        format!("there is no scenario {name:?}: give one of {}, all, list, baseline or compare", names.join(", "))
+        format!(
+            "there is no scenario {name:?}: give one of {}, all, list, baseline, compare or publish",
+            names.join(", ")
+        )
     })
 }
 
@@ -272,6 +276,7 @@ pub fn list() -> String {
         ("all", "all of these"),
         ("baseline", "keeps instruction counts of the shortest of them in loadgen/baseline.json"),
         ("compare", "counts again and compares: fails if a count rose by more than 10 %"),
+        ("publish", "writes what is in target/bench as a page of the book"),
     ];
     let scenarios = SCENARIOS.iter().map(|scenario| (scenario.name, scenario.about));
     scenarios.chain(others).map(|(name, about)| format!("{name:<12}{about}\n")).collect()
@@ -287,7 +292,7 @@ mod tests {
             let found = SCENARIOS.iter().filter(|other| other.name == scenario.name).count();
             assert_eq!((find(scenario.name).unwrap().about, found), (scenario.about, 1));
             assert!(
-                !["list", "all", "baseline", "compare"].contains(&scenario.name)
+                !["list", "all", "baseline", "compare", "publish"].contains(&scenario.name)
                     && scenario.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
             );
             assert!(list().contains(scenario.about));

@@ -21,11 +21,9 @@ pub fn file(options: &Options) -> PathBuf {
     options.folder.join("report.html")
 }
 
-/// Writes it anew with whatever reports are in the folder.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write(options: &Options) -> Result<(), Failure> {
+/// Whatever reports are in the folder, each with its picture.
+#[must_use]
+pub fn reports(options: &Options) -> Vec<(BenchReport, Option<String>)> {
     let reports = SCENARIOS.iter().filter_map(|scenario| {
         let text = std::fs::read(options.folder.join(format!("{}.json", scenario.name))).ok()?;
         // What another version has left is not understood, and not shown.
@@ -37,8 +35,15 @@ pub fn write(options: &Options) -> Result<(), Failure> {
             .and_then(|name| std::fs::read_to_string(options.folder.join(name?)).ok());
         (report.schema == SCHEMA).then_some((report, svg))
     });
-    let reports: Vec<(BenchReport, Option<String>)> = reports.collect();
-    driver::write(&file(options), page(&reports).as_bytes())
+    reports.collect()
+}
+
+/// Writes it anew with whatever reports are in the folder.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(options: &Options) -> Result<(), Failure> {
+    driver::write(&file(options), page(&reports(options)).as_bytes())
 }
 
 /// The page of reports, each with its picture.

@@ -129,7 +129,8 @@ impl DemoArgs {
                         budgets are kept, 1 if not, 2 for bad arguments or what this host lacks, 130 if interrupted."
 )]
 pub struct BenchArgs {
-    /// Scenarios; `all` for every one of them, `list` for their names, `baseline` or `compare` for instruction counts
+    /// Scenarios; `all` for every one of them, `list` for their names, `baseline` or `compare` for instruction counts,
+    /// `publish` for a page of the book
     #[arg(required = true, value_name = "SCENARIO")]
     pub scenarios: Vec<String>,
     /// How many VMs
@@ -168,6 +169,9 @@ pub struct BenchArgs {
     /// The file of `baseline` and `compare`
     #[arg(long, hide = true, value_name = "FILE", default_value = "loadgen/baseline.json")]
     pub baseline: PathBuf,
+    /// The folder of the book, for `publish`
+    #[arg(long, hide = true, value_name = "FOLDER", default_value = "docs/src")]
+    pub book: PathBuf,
     /// Where reports go
     #[arg(long, hide = true, value_name = "FOLDER", default_value = "target/bench")]
     pub folder: PathBuf,
@@ -176,22 +180,25 @@ pub struct BenchArgs {
     pub firn: Option<PathBuf>,
 }
 
-/// What is done with instruction counts.
+/// What there is to do but to run scenarios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counts {
-    /// They are kept.
+pub enum Other {
+    /// Instruction counts are kept.
     Baseline,
     /// They are compared with those that are kept.
     Compare,
+    /// What was measured becomes a page of the book.
+    Publish,
 }
 
 impl BenchArgs {
-    /// Whether instruction counts are to be kept or compared, instead of scenarios run.
+    /// What is to be done instead of running scenarios.
     #[must_use]
-    pub fn counts(&self) -> Option<Counts> {
+    pub fn other(&self) -> Option<Other> {
         match self.scenarios.as_slice() {
-            [only] if only == "baseline" => Some(Counts::Baseline),
-            [only] if only == "compare" => Some(Counts::Compare),
+            [only] if only == "baseline" => Some(Other::Baseline),
+            [only] if only == "compare" => Some(Other::Compare),
+            [only] if only == "publish" => Some(Other::Publish),
             _ => None,
         }
     }
