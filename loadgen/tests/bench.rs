@@ -99,7 +99,8 @@ fn fairness_races_on_one_processor_and_on_two() {
     assert_eq!(figure(&report, "time_cpus1_weight1")["value"], 3.0);
     assert!(!summary.contains("MISSED"), "{summary}");
     let asked: Vec<_> = stage.whole_diary().into_iter().filter(|line| line.contains(" race ")).collect();
-    assert!(asked.len() == 4 && asked[0].ends_with("race 2-4 5"), "{asked:?}");
+    // Two on each, and one on a machine that counts its instructions.
+    assert!(asked.len() == 5 && asked[0].ends_with("race 2-4 5"), "{asked:?}");
     let (status, _, complaints) = run(&stage, "fairness", &["--vms", "2"]);
     assert!(status == 2 && complaints.contains("give 3 or more"), "{complaints}");
 }

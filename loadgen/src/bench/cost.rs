@@ -105,7 +105,8 @@ fn figures(vms: u32, few: &[Churn], many: &[Churn]) -> Vec<Measure> {
         figures.extend([
             measure(&format!("{name}_few"), format!("{about}, beside {FEW}"), few),
             measure(&format!("{name}_many"), format!("{about}, beside {vms}"), many),
-            Measure::new(&format!("{name}_ratio"), "how many times as much", "", ratio).at_most(BUDGET),
+            Measure::new(&format!("{name}_ratio"), &format!("{about}: how many times as much"), "", ratio)
+                .at_most(BUDGET),
         ]);
     }
     figures

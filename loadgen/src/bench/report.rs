@@ -255,7 +255,11 @@ impl BenchReport {
         }
         let subtitle = "Red marks are budgets; a bar that misses its own is of another colour";
         let has_budget = groups.iter().flat_map(|group| &group.bars).any(|bar| bar.budget.is_some());
-        bars::to_svg(&self.about, if has_budget { subtitle } else { "" }, &groups)
+        let mut title = self.about.clone();
+        if let Some(first) = title.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        bars::to_svg(&title, if has_budget { subtitle } else { "" }, &groups)
     }
 
     /// The figures for people, with the budget beside each.
