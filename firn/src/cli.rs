@@ -199,6 +199,12 @@ pub struct Up {
     /// How VMs are reached [default: tap, or user if a port is published].
     #[arg(long, value_enum)]
     pub net: Option<Mode>,
+    /// Boot another kernel than Firn's: one that speaks on the console as a supervisor does. For comparisons.
+    #[arg(long, hide = true, value_name = "FILE", requires = "initrd")]
+    pub kernel: Option<PathBuf>,
+    /// What that kernel is given in place of a bundle.
+    #[arg(long, hide = true, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
@@ -299,6 +305,8 @@ mod tests {
             "firn up f --set web=9",
             "firn up f --machine pc",
             "firn up f -p 80",
+            "firn up f --kernel k",
+            "firn up f --initrd i",
             "firn run",
             "firn run web --gdb 0",
             "firn run web --gateway-args x",

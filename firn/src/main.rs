@@ -127,7 +127,8 @@ fn up(project: &Project, request: Up) -> Result<ExitCode> {
     let overrides = Overrides { counts: request.set, ..overrides(&request.machine) };
     let fleet = Fleet::load(&request.fleet, project, &overrides)?;
     let usual = if request.machine.publish.is_empty() { Mode::Tap } else { Mode::User };
-    start(project, request.machine, fleet, request.net.unwrap_or(usual), None, false)
+    let foreign = request.kernel.zip(request.initrd).map(|(kernel, initrd)| up::Foreign { kernel, initrd });
+    start(project, request.machine, fleet, Purpose { net: request.net.unwrap_or(usual), foreign, ..Purpose::default() })
 }
 
 /// `firn run`.
@@ -148,7 +149,9 @@ fn run_service(project: Project, request: Run) -> Result<ExitCode> {
         ..overrides(&request.machine)
     };
     let fleet = source.fleet(&project, &overrides)?;
-    start(&project, request.machine, fleet, request.net, Some(request.service), request.replace)
+    let purpose =
+        Purpose { net: request.net, service: Some(request.service), replaces: request.replace, ..Purpose::default() };
+    start(&project, request.machine, fleet, purpose)
 }
 
 fn overrides(machine: &MachineOptions) -> Overrides {
@@ -161,14 +164,16 @@ fn overrides(machine: &MachineOptions) -> Overrides {
     }
 }
 
-fn start(
-    project: &Project,
-    options: MachineOptions,
-    fleet: Fleet,
+/// What `firn up` and `firn run` say of a machine each in its own way.
+#[derive(Default)]
+struct Purpose {
     net: Mode,
     service: Option<String>,
     replaces: bool,
-) -> Result<ExitCode> {
+    foreign: Option<up::Foreign>,
+}
+
+fn start(project: &Project, options: MachineOptions, fleet: Fleet, purpose: Purpose) -> Result<ExitCode> {
     let started = up::up(
         project,
         up::Request {
@@ -178,11 +183,12 @@ fn start(
             wish: options.accel,
             is_counted: options.icount,
             options: options.kernel_options,
-            net,
+            net: purpose.net,
             publish: options.publish,
-            service,
+            service: purpose.service,
             gdb: options.gdb,
-            replaces,
+            replaces: purpose.replaces,
+            foreign: purpose.foreign,
         },
     )?;
     let seconds = started.started_in.as_secs_f64();

@@ -84,7 +84,7 @@ pub fn arguments(setup: &Setup) -> Vec<OsString> {
         Accel::Tcg => ("tcg,thread=multi,tb-size=512", "max"),
     };
     let memory = format!("{}K", setup.memory_bytes / 1024);
-    let cpus = setup.cpus.to_string();
+    let cpus = processors(setup);
     let fixed = [
         ["-M", machine],
         ["-accel", accel],
@@ -110,6 +110,16 @@ pub fn arguments(setup: &Setup) -> Vec<OsString> {
         arguments.extend(["-gdb".into(), format!("tcp:127.0.0.1:{port}").into()]);
     }
     arguments
+}
+
+/// How many processors. Where there can be one only, the translator leaves out memory barriers, as nobody else would see
+/// the order; but devices do, which work in another thread: they may miss that there is something for them, and the
+/// machine that it has been done. With room for a second processor, which is never there, barriers are kept.
+fn processors(setup: &Setup) -> String {
+    match (setup.accel, setup.cpus, setup.is_counted) {
+        (Accel::Tcg, 1, false) => "1,maxcpus=2".to_owned(),
+        (_, cpus, _) => cpus.to_string(),
+    }
 }
 
 /// The part that machines with VMs have: the bundle, the wire (an option of [`crate::net::netdev`]'s), the sockets. Paths
@@ -143,8 +153,8 @@ pub fn machine_arguments(kind: Kind, netdev: String) -> Vec<OsString> {
 mod tests {
     use super::*;
 
-    fn line(kind: Kind, accel: Accel, is_counted: bool) -> String {
-        let setup = Setup {
+    fn setup(kind: Kind, accel: Accel, is_counted: bool) -> Setup {
+        Setup {
             kind,
             accel,
             cpus: 2,
@@ -153,10 +163,25 @@ mod tests {
             kernel: "/a b/kernel,1".into(),
             options: "log=debug selftest".into(),
             gdb: Some(1234).filter(|_| kind == Kind::Q35),
-        };
-        let mut all = arguments(&setup);
+        }
+    }
+
+    fn line(kind: Kind, accel: Accel, is_counted: bool) -> String {
+        let mut all = arguments(&setup(kind, accel, is_counted));
         all.extend(machine_arguments(kind, "user,id=wire".into()));
         all.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn one_processor_has_room_for_a_second_where_that_keeps_barriers() {
+        for (accel, is_counted, cpus, expected) in [
+            (Accel::Tcg, false, 1, "1,maxcpus=2"),
+            (Accel::Tcg, false, 2, "2"),
+            (Accel::Tcg, true, 1, "1"),
+            (Accel::Kvm, false, 1, "1"),
+        ] {
+            assert_eq!(processors(&Setup { cpus, ..setup(Kind::Microvm, accel, is_counted) }), expected);
+        }
     }
 
     #[test]

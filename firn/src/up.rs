@@ -46,6 +46,17 @@ pub struct Request {
     pub gdb: Option<u16>,
     /// Whether a machine of that name that is up is to be ended first.
     pub replaces: bool,
+    /// What it boots instead of Firn's kernel.
+    pub foreign: Option<Foreign>,
+}
+
+/// Another kernel that is to run on the same machine as Firn's would, and speaks on the console as a supervisor does.
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// What it is given in place of a bundle.
+    pub initrd: PathBuf,
 }
 
 /// A machine that is up.
@@ -75,7 +86,7 @@ pub fn up(project: &Project, mut request: Request) -> Result<Up> {
         check_counted(request.wish, request.fleet.cpus)?;
     }
     check_net(&mut request)?;
-    let built = Built::find(project)?;
+    let built = Built::find(project, request.foreign.as_ref())?;
     host::qemu()?;
     if request.replaces && Machine::open(project, &request.name).is_ok_and(|machine| machine.is_alive()) {
         down::down(project, &request.name)?;
@@ -92,7 +103,10 @@ pub fn up(project: &Project, mut request: Request) -> Result<Up> {
         _ => accel::choose(project, request.wish, request.kind)?,
     };
     eprintln!("firn: acceleration {} ({})", choice.accel.name(), choice.reason);
-    let bundle = bundle::encode(&request.fleet, &request.name, &built.supervisor)?;
+    let bundle = match &request.foreign {
+        None => bundle::encode(&request.fleet, &request.name, &built.supervisor)?,
+        Some(Foreign { initrd, .. }) => fs::read(initrd).map_err(Error::io("read", initrd))?,
+    };
     let folder = project.machines.join(&request.name);
     prepare(&folder, &request, &built, &bundle)?;
     let stop = on_signals()?;
@@ -166,8 +180,9 @@ struct Built {
 }
 
 impl Built {
-    fn find(project: &Project) -> Result<Self> {
-        let built = Self { kernel: project.kernel(), supervisor: project.image(SUPERVISOR) };
+    fn find(project: &Project, foreign: Option<&Foreign>) -> Result<Self> {
+        let kernel = foreign.map_or_else(|| project.kernel(), |foreign| foreign.kernel.clone());
+        let built = Self { kernel, supervisor: project.image(SUPERVISOR) };
         for (what, file) in [("kernel", &built.kernel), ("supervisor image", &built.supervisor)] {
             if !file.is_file() {
                 return Err(Error::Missing {
