@@ -159,6 +159,10 @@ impl<'a> Session<'a> {
         if !fleet.kernel_options.is_empty() {
             options.extend(["--kernel-options", &fleet.kernel_options]);
         }
+        let boot = fleet.boot.as_ref().map(|boot| [boot.kernel.to_string_lossy(), boot.initrd.to_string_lossy()]);
+        if let Some([kernel, initrd]) = &boot {
+            options.extend(["--kernel", kernel, "--initrd", initrd]);
+        }
         let mut running = Running::start(driver.firn, file, &options)?;
         let machine = running.wait_for_emulator()?;
         Ok(Self { driver, running, machine, up: Value::Null, vms: fleet.vms })

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use std::path::PathBuf;
 
 /// A machine with one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,18 @@ pub struct Fleet {
     /// Other VMs on the machine, numbered after those.
     #[serde(default)]
     pub neighbours: Vec<Neighbours>,
+    /// What the machine boots instead of Firn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Boot>,
+}
+
+/// What a machine boots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// What it is given.
+    pub initrd: PathBuf,
 }
 
 /// VMs that are there besides those that are measured.
@@ -89,6 +102,7 @@ impl Fleet {
             group: None,
             kernel_options: String::new(),
             neighbours: Vec::new(),
+            boot: None,
         }
     }
 

@@ -14,6 +14,7 @@
 //! | [`driver`] | a machine under load: booted, asked, loaded, parked, ended |
 //! | [`demo`] | the demonstration: web VMs asked, loaded, parked, asked again |
 //! | [`bench`] | benchmarks, each with budgets |
+//! | [`peer`] | Linux on the same machine |
 //! | [`facts`] | versions, host, date |
 //! | [`process`] | processor time and file limits of this program |
 //! | [`json`] | readable JSON |
@@ -33,6 +34,7 @@ pub mod http;
 pub mod human;
 pub mod json;
 pub mod machine;
+pub mod peer;
 pub mod plot;
 pub mod process;
 pub mod progress;

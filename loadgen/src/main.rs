@@ -9,6 +9,8 @@ use loadgen::cli::machine::{BenchArgs, DemoArgs, Other};
 use loadgen::cli::{Cli, Command, Format, HttpArgs};
 use loadgen::http::{self, Config, Limit, Mode, Snapshot, Stage};
 use loadgen::machine::Failure;
+use loadgen::peer::image::Image;
+use loadgen::peer::{self, Service};
 use loadgen::progress::Progress;
 use loadgen::report::HttpReport;
 use loadgen::{arena, bench, demo, human, json, plot};
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Arena(args) => run_arena(&args, &stop),
         Command::Demo(args) => run_demo(&args, &stop),
         Command::Bench(args) => run_bench(&args, &stop),
+        Command::Peer => make_peers(),
     }
 }
 
@@ -219,6 +222,20 @@ fn run_demo(args: &DemoArgs, stop: &AtomicBool) -> ExitCode {
         text.push_str(&demo::how_to_reach(&report, &firn));
     }
     conclude(&text, &report.failures)
+}
+
+/// Makes the images of the Linux that Firn is compared with.
+fn make_peers() -> ExitCode {
+    let mut text = String::new();
+    for service in [Service::Web, Service::Nginx] {
+        match Image::make(Path::new(peer::FOLDER), service) {
+            Ok(Image { kernel, initrd, version, .. }) => {
+                text.push_str(&format!("Linux {version}: {}, {}\n", kernel.display(), initrd.display()));
+            }
+            Err(failure) => return give_up(failure),
+        }
+    }
+    conclude(&text, &[])
 }
 
 fn run_bench(args: &BenchArgs, stop: &AtomicBool) -> ExitCode {

@@ -21,6 +21,7 @@
 //! | [`overcommit`] | throughput when more is asked for than fits into memory |
 //! | [`packets`] | what a packet takes, by layer |
 //! | [`scale`] | throughput with few and with many VMs |
+//! | [`services`] | what a service costs and serves, beside processes and containers of Linux |
 //! | [`switch`] | what the kernel's shortest paths take |
 //! | [`tlb`] | what address spaces of a VM's own take |
 //! | [`wake`] | what waking a VM takes, from each tier |
@@ -44,6 +45,7 @@ pub mod page;
 pub mod publish;
 pub mod report;
 pub mod scale;
+pub mod services;
 pub mod spread;
 pub mod suite;
 pub mod switch;
@@ -54,6 +56,7 @@ pub mod wakes;
 use crate::driver::{Driver, Selection, Session};
 use crate::fleet::Fleet;
 use crate::machine::Failure;
+use crate::peer::Peer;
 use crate::report::HttpReport;
 use report::Findings;
 use serde::{Deserialize, Serialize};
@@ -75,6 +78,7 @@ pub const SCENARIOS: &[Scenario] = &[
     overcommit::SCENARIO,
     packets::SCENARIO,
     scale::SCENARIO,
+    services::SCENARIO,
     switch::SCENARIO,
     tlb::SCENARIO,
     wake::SCENARIO,
@@ -100,6 +104,9 @@ pub struct Options {
     pub vms: Option<u32>,
     /// Processors of the machine.
     pub cpus: Option<u32>,
+    /// What it is measured beside.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
     /// Whether less is to be measured.
     pub quick: bool,
     /// Memory of the machine.

@@ -340,6 +340,7 @@ pub(super) mod tests {
         Options {
             vms: None,
             cpus: None,
+            peers: Vec::new(),
             quick: false,
             memory: None,
             swap: None,

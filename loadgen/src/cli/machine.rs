@@ -1,8 +1,9 @@
 //! The arguments of the subcommands that start machines: `demo` and `bench`.
 
 use super::seconds;
+use crate::peer::Peer;
 use crate::{bench, demo};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
 /// Most processors of a machine.
@@ -139,6 +140,9 @@ pub struct BenchArgs {
     /// Processors of the machine
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
+    /// What Linux does on the same machine is measured beside it, in scenarios that can
+    #[arg(long, value_name = "PEER,...", value_enum, value_delimiter = ',')]
+    pub peer: Vec<Peer>,
     /// Measure less, and with fewer VMs
     #[arg(long)]
     pub quick: bool,
@@ -203,6 +207,11 @@ impl BenchArgs {
         }
     }
 
+    /// Each peer once.
+    fn peers(&self) -> Vec<Peer> {
+        Peer::value_variants().iter().copied().filter(|peer| self.peer.contains(peer)).collect()
+    }
+
     /// The benchmark they ask for.
     ///
     /// # Errors
@@ -217,6 +226,7 @@ impl BenchArgs {
         Ok(bench::Options {
             vms: self.vms,
             cpus: self.cpus,
+            peers: self.peers(),
             quick: self.quick,
             memory: self.memory.clone(),
             swap: self.swap.clone(),

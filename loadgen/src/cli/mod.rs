@@ -39,6 +39,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Runs a benchmark, or lists them
     Bench(BenchArgs),
+    /// Makes what the Linux boots that Firn is compared with: target/peer
+    Peer,
 }
 
 /// Whom requests go to.
