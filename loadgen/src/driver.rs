@@ -216,6 +216,36 @@ impl<'a> Session<'a> {
         self.driver.finish(self.driver.generate("arena", all, arena_protocol::PORT, arguments)?)
     }
 
+    /// Address of the n-th VM, from 0 on.
+    #[must_use]
+    pub fn address(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.first().0).saturating_add(n))
+    }
+
+    /// Starts somebody's program inside the machine's network.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn client(&self, words: &[&str]) -> Result<Task, Failure> {
+        let firn = &self.driver.firn;
+        Task::start(
+            words.first().unwrap_or(&"a client"),
+            &mut firn.command(&[&["exec", "--name", firn.name, "--"], words].concat()),
+        )
+    }
+
+    /// Waits for the end of such a program. Returns what it printed.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn finish_client(&self, task: Task) -> Result<String, Failure> {
+        let ended = task.wait_with(&self.driver.firn)?;
+        if ended.status.success() {
+            return Ok(String::from_utf8_lossy(&ended.output).into_owned());
+        }
+        Err(Failure::failed(format!("a client failed ({})", ended.status)))
+    }
+
     /// Gives the supervisor a command that goes on meanwhile. Waiting for the task's end gives its answer.
     ///
     /// # Errors

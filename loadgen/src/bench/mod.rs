@@ -10,6 +10,7 @@
 //! | [`ablation`] | what batching and idle-with-timeout are worth |
 //! | [`arena`] | how even the ticks of game servers are |
 //! | [`blocks`] | what it is worth to write more to the swap disk at once |
+//! | [`clients`] | what other people's clients get, beside Debian's servers |
 //! | [`clone`](mod@clone) | how fast VMs are created from a template |
 //! | [`cores`] | what a second processor is worth |
 //! | [`cost`] | whether a VM costs the same beside few and beside many |
@@ -31,6 +32,7 @@ pub mod arena;
 pub mod baseline;
 pub mod blocks;
 pub mod churn;
+pub mod clients;
 pub mod clone;
 pub mod cores;
 pub mod cost;
@@ -67,6 +69,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ablation::SCENARIO, //
     arena::SCENARIO,
     blocks::SCENARIO,
+    clients::SCENARIO,
     clone::SCENARIO,
     cores::SCENARIO,
     cost::SCENARIO,
