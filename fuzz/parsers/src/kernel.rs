@@ -112,7 +112,7 @@ pub fn rings(bytes: &[u8]) {
             if let Ok(Some(place)) = ring::place(CAPACITY, head, tail, length) {
                 assert!(place.bytes_at + length <= CAPACITY && place.header_at + 8 == place.bytes_at);
                 assert!(place.next_head.wrapping_sub(tail) <= CAPACITY);
-                assert_eq!(ring::published(CAPACITY, place.next_head, tail).is_ok(), true);
+                assert!(ring::published(CAPACITY, place.next_head, tail).is_ok());
             }
             match ring::read(CAPACITY, head, tail, word) {
                 Ok(Found::Record { bytes_at, length, next_tail }) => {

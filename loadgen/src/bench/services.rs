@@ -6,7 +6,7 @@
 //! cannot run is told in the table, with its reason.
 
 use super::report::{Findings, Measure};
-use super::{AT_ONCE, Bench, NAME, Scenario, kept};
+use super::{AT_ONCE, Bench, NAME, Scenario, http_arguments};
 use crate::demo::report::times_in_log;
 use crate::driver::{Selection, Session};
 use crate::fleet::Fleet;
@@ -157,13 +157,8 @@ fn measure(bench: &Bench<'_>, system: &'static str, fleet: &Fleet) -> Result<Sam
 fn load(bench: &Bench<'_>, session: &Session<'_>, mode: &str) -> Result<HttpReport, Failure> {
     let seconds = bench.options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(bench.options.quick)]).to_string();
     let seed = bench.seed().to_string();
-    let common = ["--path", "/", "--seed", &seed, "--duration", &seconds, "--timeout", "30000"];
-    let how = if mode == "kept" {
-        kept(session.vms)
-    } else {
-        ["--new-connections", "--targets", "random", "--connections=64"]
-    };
-    session.load(&[&common[..], &how].concat())
+    let common = ["--seed", &seed, "--duration", &seconds, "--timeout", "30000"];
+    session.load(&[&common[..], &http_arguments(mode)].concat())
 }
 
 /// Seconds until all had been started: as Linux says, or by the times in Firn's log.
