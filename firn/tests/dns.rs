@@ -90,3 +90,30 @@ fn a_zone_that_is_none_is_said_to_be() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }
+
+/// A tool of somebody else's that asks as fast as it is answered.
+#[test]
+fn dnsperf_gets_an_answer_to_every_query() {
+    if std::process::Command::new("dnsperf").arg("-h").output().is_err() {
+        eprintln!("skipped: dnsperf is not installed");
+        return;
+    }
+    let bench = Bench::new();
+    bench.up(&bench.fleet(&FLEET.replace("BIG", "x")), &[]);
+    let queries = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&queries, "www.example.org A\nmail.example.org AAAA\nexample.org MX\nnone.example.org A\n").unwrap();
+    let file = queries.path().to_str().unwrap();
+    for mode in ["udp", "tcp"] {
+        let ask = ["exec", "--", "dnsperf", "-s", "10.65.0.1", "-m", mode, "-d", file, "-l", "3", "-q", "20"];
+        let said = bench.firn(ask).expect(0).out;
+        let value = |name: &str| {
+            let line = said.lines().find_map(|line| line.trim().strip_prefix(name));
+            line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse::<f64>().ok())
+        };
+        assert!(value("Queries completed:").is_some_and(|completed| completed > 100.0), "{said}");
+        assert_eq!(value("Queries lost:"), Some(0.0), "{said}");
+        assert!(said.contains("NOERROR") && said.contains("NXDOMAIN") && !said.contains("SERVFAIL"), "{said}");
+        eprintln!("{mode}: {:?} queries a second", value("Queries per second:"));
+    }
+    assert_eq!(bench.firn(["down", "--format", "json"]).expect(0).json()["clean"], true);
+}

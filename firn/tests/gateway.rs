@@ -51,6 +51,10 @@ fn a_firewall(cpus: &str) {
     for vm in [2, 3] {
         assert_eq!(bench.fetch("default", &format!("http://10.65.0.{vm}/")).len(), 128);
     }
+    // By IPv6 as well, and what is not allowed is not by either.
+    assert_eq!(bench.fetch("default", "http://[fd66:6972:6e00::10.65.0.2]/").len(), 128);
+    let closed = ["exec", "--", "timeout", "3", "bash", "-c", "exec 3<>/dev/tcp/fd66:6972:6e00::10.65.0.4/7"];
+    assert_ne!(bench.firn(closed).code, Some(0), "port 7 is not allowed");
     assert_eq!(echo(&bench, 5).expect(0).out, "hello\n", "who is behind no gateway is reached");
     assert_ne!(echo(&bench, 4).code, Some(0), "port 7 is not allowed");
     let log = bench.firn(["logs", "--no-follow", "wall"]).expect(0).out;

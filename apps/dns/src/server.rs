@@ -6,7 +6,7 @@ use crate::zone::Zone;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use libos::Error;
-use libos::net::{self, Ipv6Addr, ListenOptions, TcpListener, TcpStream, UdpSocket};
+use libos::net::{self, Ipv6Addr, ListenOptions, TcpListener, TcpStream, UdpOptions, UdpSocket};
 use libos::sync::Semaphore;
 use libos::task::{spawn, yield_now};
 use libos::time::{timeout, timeout_at};
@@ -25,7 +25,8 @@ pub async fn run() -> Result<(), Error> {
     let settings = Settings::parse(libos::arguments())?;
     let zone = Rc::new(settings.read_zone()?);
     let address = (Ipv6Addr::UNSPECIFIED, settings.port);
-    let socket = UdpSocket::bind(address)?;
+    // Askers do not wait for each other: room for a burst of theirs.
+    let socket = UdpSocket::bind_with(address, UdpOptions { datagrams: 64, bytes: 8192 })?;
     let listener = TcpListener::bind_with(address, ListenOptions { backlog: 32, half_open: 32, ..Default::default() })?;
     libos::log::info!("zone {}, {} names, port {}", zone.origin(), zone.nr_names(), settings.port);
     spawn(serve_udp(socket, zone.clone())).detach();
