@@ -162,6 +162,8 @@ impl Options {
         add("seconds", self.seconds.map(|s| s.to_string()));
         add("seed", Some(self.seed).filter(|seed| *seed != 1).map(|n| n.to_string()));
         add("runs", Some(self.runs).filter(|runs| *runs > 1).map(|n| n.to_string()));
+        let peers: Vec<&str> = self.peers.iter().map(|peer| peer.name()).collect();
+        add("peer", Some(peers.join(",")).filter(|peers| !peers.is_empty()));
         words.push_str(if self.quick { " --quick" } else { "" });
         words
     }
