@@ -24,8 +24,8 @@ pub const SCENARIO: Scenario =
 /// Most blocks of a write: all, and few of them.
 const SIZES: [&[u32]; 2] = [&[1, 2, 4, 8, 16, 32], &[1, 8, 32]];
 
-/// VMs, and the machine's memory, of which they need about three times as much, if nothing else is wanted.
-const DEFAULT_VMS: u32 = 2000;
+/// VMs, and the machine's memory, of which they need about twice as much, if nothing else is wanted.
+const DEFAULT_VMS: u32 = 1500;
 const DEFAULT_MEMORY: &str = "48M";
 
 /// Size of the swap disk, and most reads and writes of it in a second, if nothing else is wanted: so few that they
