@@ -206,7 +206,20 @@ fn scenarios_are_listed() {
     let list = text(&output.stdout);
     assert!(list.lines().any(|line| line.starts_with("density ")), "{list}");
     assert!(list.lines().any(|line| line.starts_with("overcommit ")), "{list}");
-    for name in ["arena", "blocks", "cores", "documents", "memory", "packets", "scale", "wake", "all", "compare"] {
+    for name in [
+        "services",
+        "clients",
+        "arena",
+        "blocks",
+        "cores",
+        "documents",
+        "memory",
+        "packets",
+        "scale",
+        "wake",
+        "all",
+        "compare",
+    ] {
         assert!(list.lines().any(|line| line.starts_with(name)), "{name} in {list}");
     }
 }
@@ -219,6 +232,7 @@ fn bad_arguments_name_the_argument_and_the_remedy() {
         (&["density", "--cpus", "65"], &["--cpus 65", "give 1 to 64"]),
         (&["density", "--runs", "0"], &["--runs 0", "give 1 to"]),
         (&["density", "--memory", "8"], &["--memory \"8\"", "2G"]),
+        (&["services", "--peer", "windows"], &["windows", "linux-ns"]),
         (&["density", "--swap", "x"], &["--swap \"x\"", "2G"]),
         (&["density", "--swap", "1G", "--swap-iops", "0"], &["--swap-iops 0", "at least 1"]),
         (&["overcommit", "--seconds", "-1"], &["--seconds -1", "more than 0"]),

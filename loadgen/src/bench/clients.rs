@@ -50,8 +50,9 @@ const BOUNDS: [&str; 5] = ["timeout", "120", "setpriv", "--pdeathsig", "KILL"];
 /// What subscribers get to be there before anybody publishes.
 const SUBSCRIBE: Duration = Duration::from_secs(1);
 
-/// Pause before a service that does not answer is asked again, and how often it is.
-const PROBE: (Duration, u32) = (Duration::from_millis(100), 300);
+/// Pause before a service that does not answer is asked again, and how often it is. A hundred of Debian's redis-server take
+/// two minutes of an emulated processor to start.
+const PROBE: (Duration, u32) = (Duration::from_millis(200), 1500);
 
 /// A service of Firn's, what Debian has in its place, and who asks it.
 struct Kind {
@@ -222,7 +223,7 @@ fn redis(bench: &Bench<'_>, session: &Session<'_>, what: &str) -> Result<f64, Fa
 }
 
 fn wrk(bench: &Bench<'_>, session: &Session<'_>) -> Result<f64, Failure> {
-    let seconds = bench.options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(bench.options.quick)]).ceil();
+    let seconds = bench.options.seconds.unwrap_or(bench.options.usual(DEFAULT_SECONDS)).ceil();
     let connections = (CONNECTIONS / session.vms).max(1);
     let begun = Instant::now();
     let clients = start(session, |address| words(&format!("wrk -t1 -c{connections} -d{seconds}s http://{address}/")))?;

@@ -156,6 +156,8 @@ impl Options {
         };
         add("vms", self.vms.map(|n| n.to_string()));
         add("cpus", self.cpus.map(|n| n.to_string()));
+        let peers: Vec<&str> = self.peers.iter().map(|peer| peer.name()).collect();
+        add("peer", Some(peers.join(",")).filter(|peers| !peers.is_empty()));
         add("memory", self.memory.clone());
         add("swap", self.swap.clone());
         add("swap-iops", self.swap_iops.map(|n| n.to_string()));

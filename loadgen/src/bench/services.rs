@@ -6,9 +6,9 @@
 //! cannot run is told in the table, with its reason.
 
 use super::report::{Findings, Measure};
-use super::{AT_ONCE, Bench, NAME, Scenario, http_arguments};
+use super::{AT_ONCE, Bench, HTTP_MODES, NAME, Scenario, http_arguments};
 use crate::demo::report::times_in_log;
-use crate::driver::{Selection, Session};
+use crate::driver::Selection;
 use crate::fleet::Fleet;
 use crate::human::count;
 use crate::machine::{Failure, counter};
@@ -45,9 +45,6 @@ const FIRN: &str = "firn";
 
 /// Bytes of a page.
 const PAGE: f64 = 4096.0;
-
-/// How requests come.
-const MODES: [(&str, &str); 2] = [("new", "new connections"), ("kept", "kept connections")];
 
 /// What one system did with so many services.
 #[derive(Debug, Serialize)]
@@ -144,21 +141,15 @@ fn measure(bench: &Bench<'_>, system: &'static str, fleet: &Fleet) -> Result<Sam
     let sweep = session.sweep(Selection::all(services), AT_ONCE)?;
     let status = session.status()?;
     let started_s = started_s(&status, &bench.driver.firn.log());
-    let loads = MODES.iter().map(|(mode, about)| {
+    let seconds = bench.options.seconds.unwrap_or(bench.options.usual(DEFAULT_SECONDS));
+    let loads = HTTP_MODES.iter().map(|(mode, about)| {
         bench.driver.say(&format!("{} service(s), {system}, {about}", count(services.into())));
-        load(bench, &session, mode)
+        bench.load_warm(&session, Selection::all(services), seconds, &http_arguments(mode))
     });
     let loads = loads.collect::<Result<Vec<_>, _>>()?;
     session.end()?;
     let (sweep, taken_bytes) = (Some(sweep), taken_by_linux(&status));
     Ok(Sample { system, services, failed: None, started_s, taken_bytes, status, sweep, loads })
-}
-
-fn load(bench: &Bench<'_>, session: &Session<'_>, mode: &str) -> Result<HttpReport, Failure> {
-    let seconds = bench.options.seconds.unwrap_or(DEFAULT_SECONDS[usize::from(bench.options.quick)]).to_string();
-    let seed = bench.seed().to_string();
-    let common = ["--seed", &seed, "--duration", &seconds, "--timeout", "30000"];
-    session.load(&[&common[..], &http_arguments(mode)].concat())
 }
 
 /// Seconds until all had been started: as Linux says, or by the times in Firn's log.
@@ -219,7 +210,7 @@ fn figures(samples: &[Sample], peers: &[Peer]) -> Vec<Measure> {
         };
         add("created_per_s", "created and started", "/s", sample.created_per_s());
         add("kib", "memory of each", "KiB", sample.kib());
-        for (n, (mode, what)) in MODES.iter().enumerate() {
+        for (n, (mode, what)) in HTTP_MODES.iter().enumerate() {
             add(&format!("{mode}_per_s"), what, "/s", sample.per_s(n));
             add(&format!("{mode}_p99_ms"), &format!("{what}, p99"), "ms", sample.p99_ms(n));
         }
@@ -253,8 +244,8 @@ fn ratios(firn: &Sample, other: Option<&Sample>, peer: Peer) -> Vec<Measure> {
     vec![
         judged(of("created", "creations", Sample::created_per_s), &|measure| measure.at_least(CREATED)),
         judged(of("memory", "memory", Sample::kib), &|measure| measure.at_most(MEMORY)),
-        judged(of("new", MODES[0].1, |sample| sample.per_s(0)), &|measure| measure.at_least(served)),
-        judged(of("kept", MODES[1].1, |sample| sample.per_s(1)), &|measure| measure.at_least(served)),
+        judged(of("new", HTTP_MODES[0].1, |sample| sample.per_s(0)), &|measure| measure.at_least(served)),
+        judged(of("kept", HTTP_MODES[1].1, |sample| sample.per_s(1)), &|measure| measure.at_least(served)),
         of("new_p99", "p99 of new connections", |sample| sample.p99_ms(0)),
         of("kept_p99", "p99 of kept connections", |sample| sample.p99_ms(1)),
     ]
