@@ -172,10 +172,9 @@ fn measure(
 fn wait_for_all(bench: &Bench<'_>, kind: &Kind, session: &Session<'_>) -> Result<(), Failure> {
     let (pause, times) = PROBE;
     for address in (0..session.vms).map(|n| session.address(n).to_string()) {
-        let line = kind.probe.replace("{}", &address);
-        let words: Vec<&str> = line.split(' ').collect();
+        let line = format!("exec {} 2>/dev/null", kind.probe.replace("{}", &address));
         let mut tries = 0;
-        while !session.client(&words)?.wait(bench.driver.firn.stop)?.status.success() {
+        while !session.client(&["sh", "-c", &line])?.wait(bench.driver.firn.stop)?.status.success() {
             tries += 1;
             if tries == times {
                 return Err(Failure::failed(format!("{} at {address} does not answer", kind.image)));
