@@ -5,6 +5,7 @@ use simulator::errands::{Errand, Runner, noise};
 use simulator::{Cpu, Lab, LabPlan, Op, Program};
 use std::ops::Range;
 use virtual_isa::gate::{GateError, Operation, Tier, VmState};
+use virtual_isa::instruction::{Instruction, NO_DEADLINE};
 
 fn runners() -> Vec<Runner> {
     (0..60).map(|_| Runner::default()).collect()
@@ -305,4 +306,39 @@ fn an_allocation_that_fails_anywhere_loses_nothing() {
             assert_eq!(created, Err(GateError::NoMemory), "after {after}");
         }
     }
+}
+
+/// Writes so many pages of its own, then sleeps.
+fn settler(pages: u32) -> Box<dyn Program> {
+    let mut next = 0;
+    Box::new(move |cpu: &mut Cpu<'_>| {
+        if next == pages {
+            return Ok(Op::call(Instruction::Idle, &[NO_DEADLINE]));
+        }
+        next += 1;
+        cpu.write(u64::from(END + next) * 4096, &noise(u64::from(next)))?;
+        Ok(Op::Compute)
+    })
+}
+
+#[test]
+fn more_vms_than_fit_come_to_rest_though_all_are_started_at_once() {
+    const VMS: u32 = 800;
+    let mut lab = LabPlan::new(900).disk(20_000).cores(1, 0).boot(|_| settler(12));
+    lab.outside_mut().has_costs = true;
+    // With a template creations take next to nothing.
+    lab.start(1);
+    for vm in 2..=VMS {
+        let creation = lab.creation(vm);
+        lab.send(creation);
+        lab.send(Operation::Start { vm });
+    }
+    for _ in 0..400 {
+        lab.turns(100);
+        let is_at_rest = |lab: &mut Lab, vm| matches!(lab.inspect(vm).state, VmState::Idle | VmState::Parked);
+        if lab.status().vms == VMS + 1 && (1..=VMS).rev().all(|vm| is_at_rest(&mut lab, vm)) {
+            return;
+        }
+    }
+    panic!("some never come to rest: {:?}", lab.status());
 }

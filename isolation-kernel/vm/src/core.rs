@@ -59,6 +59,9 @@ const MEMORY_PERIOD: u32 = 8;
 /// How often a request is tried again for which there is no room.
 const GATE_RETRY_NS: u64 = 10_000_000;
 
+/// After so many turns a VM is none that has just been admitted, though it does not rest.
+const NEWBORN_TURNS: u64 = 16;
+
 /// Events that wait for the supervisor.
 pub(crate) const MAX_EVENTS: usize = 256;
 
@@ -84,6 +87,8 @@ pub struct Core<'b, H: Hardware> {
     /// Time of this core that is promised.
     pub(crate) timekeeper: Timekeeper,
     pub(crate) total_shares: u64,
+    /// VMs that were admitted and have not come to rest yet.
+    pub(crate) newborns: u32,
     pub(crate) classes: Classes,
     /// How each group competes for the processors.
     pub(crate) groups: Vec<ProcessorTerms>,
@@ -394,6 +399,9 @@ impl<'b, H: Hardware> Core<'b, H> {
                 }
                 After::End(cause) => self.end(&mut vm, cause),
             }
+            if vm.is_newborn && (vm.state == State::Idle || vm.counters.dispatches >= NEWBORN_TURNS) {
+                self.note_grown(&mut vm);
+            }
             vm.last_ran = self.ledger.mark;
         }
         if !vm.is_queued {
@@ -518,9 +526,9 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.flush_if_due(is_wire_short);
         self.poll_serial(Some(vm));
         self.fire_timers();
-        let is_shared = !self.seat.is_alone();
-        // With other cores there is more to do between turns than to let others run.
-        if has_orders || (is_shared && ran_ns >= MAX_QUANTUM_NS) {
+        // With other cores, or chores, there is more to do between turns than to let others run.
+        let has_more = !self.seat.is_alone() || self.has_chores();
+        if has_orders || (has_more && ran_ns >= MAX_QUANTUM_NS) {
             return After::Yield;
         }
         let now = self.hw.now();

@@ -9,6 +9,7 @@ use crate::fixed::FixedPages;
 use crate::memory::{Absent, AllTables, Memory, Parts};
 use crate::network::transmit::Transmit;
 use crate::pack::Pack;
+use crate::park::WAKE_ROOM;
 use crate::report;
 use crate::start::BootError;
 use crate::swap::Place;
@@ -102,6 +103,7 @@ impl<H: Hardware> Core<'_, H> {
             is_privileged,
             is_embryo: birth.identity == Identity::Nobody,
             is_admitted: false,
+            is_newborn: false,
             has_run: false,
             wants_park: None,
             registers: template.registers,
@@ -167,7 +169,12 @@ impl<H: Hardware> Core<'_, H> {
 
     fn admits(&mut self, vm: &mut Vm<H>) -> bool {
         let &ClassTerms { group, reservation_ppm, .. } = self.classes.terms(vm.class);
-        if self.hw.free_pages() < self.marks.minimum || self.timekeeper.admit(group, reservation_ppm).is_err() {
+        // Those that have just been admitted have a page or two, and will want more: were all memory given out to such as
+        // they are, none could go on, and none could be parked. Other cores have as many, or about that.
+        let newborns = u64::from(self.newborns).saturating_mul(u64::from(self.seat.nr_cores()));
+        let spoken_for = newborns.saturating_mul(WAKE_ROOM);
+        let least = self.marks.minimum.saturating_add(spoken_for);
+        if self.hw.free_pages() < least || self.timekeeper.admit(group, reservation_ppm).is_err() {
             return false;
         }
         if !self.seat.promise(self.gatekeeper, u64::from(vm.minimum_pages)) {
@@ -179,8 +186,16 @@ impl<H: Hardware> Core<'_, H> {
             self.seat.release(u64::from(vm.minimum_pages));
             return false;
         }
-        vm.is_admitted = true;
+        (vm.is_admitted, vm.is_newborn) = (true, true);
+        self.newborns = self.newborns.saturating_add(1);
         true
+    }
+
+    /// A VM is none any more that has just been admitted.
+    pub(crate) fn note_grown(&mut self, vm: &mut Vm<H>) {
+        if core::mem::take(&mut vm.is_newborn) {
+            self.newborns = self.newborns.saturating_sub(1);
+        }
     }
 
     /// Admits VMs that wait, first come first served, as long as there is room.
@@ -268,6 +283,7 @@ impl<H: Hardware> Core<'_, H> {
             log(&mut self.hw, Level::Error, format_args!("the supervisor has ended; the other VMs run on"));
         }
         vm.state = State::Ended;
+        self.note_grown(vm);
         self.scheduler.remove(vm.number);
         vm.is_queued = false;
         vm.has_changed = true;

@@ -221,6 +221,7 @@ impl<H: Hardware> Core<'_, H> {
                 }
             }
             self.total_shares = self.total_shares.saturating_sub(u64::from(vm.shares));
+            self.note_grown(&mut vm);
             self.vms.send_away(&mut vm, core);
             return self.seat.send(&mut self.hw, core, Message::Vm(vm));
         }

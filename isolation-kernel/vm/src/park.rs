@@ -409,6 +409,7 @@ impl<H: Hardware> Core<'_, H> {
             is_privileged: false,
             is_embryo: false,
             is_admitted: true,
+            is_newborn: false,
             has_run: false,
             wants_park: None,
             registers: registers_of(&Context::from_words(record.registers)),

@@ -151,6 +151,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             gatekeeper: Gatekeeper::new(pages.saturating_sub(marks.high)),
             timekeeper: Timekeeper::new(1, MAX_GROUPS),
             total_shares: 0,
+            newborns: 0,
             classes: Classes::new(),
             groups: alloc::vec![DEFAULT_GROUP_TERMS; MAX_GROUPS as usize],
             latency: alloc::vec![[0; LATENCY_BUCKETS]; MAX_GROUPS as usize],

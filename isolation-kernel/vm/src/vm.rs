@@ -59,6 +59,8 @@ pub struct Vm<H: Hardware> {
     pub is_embryo: bool,
     /// Whether what it needs at least was promised to it.
     pub is_admitted: bool,
+    /// Whether it was admitted and has not come to rest yet: it has hardly any of the pages that it will need.
+    pub is_newborn: bool,
     /// Whether it has run since it was created or woke.
     pub has_run: bool,
     /// Where it is parked as soon as its packs are on disk.
