@@ -33,7 +33,7 @@ const DEFAULT_SECONDS: [f64; 2] = [5.0, 2.0];
 const JUDGED: u32 = 1000;
 
 /// Containers that Linux makes in reasonable time. What one takes grows with those that are there: 10,000 were not made
-/// within 17 minutes.
+/// within 15 minutes.
 const MOST_BOXES: u32 = 3000;
 
 /// How many times as fast VMs are to be created, and what part of the memory they are to take.
