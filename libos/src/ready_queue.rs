@@ -5,8 +5,9 @@ use async_task::{Runnable, Task};
 use core::cell::RefCell;
 use core::future::Future;
 
-/// Tasks the queue keeps room for.
-const KEPT_CAPACITY: usize = 16;
+/// Tasks the queue keeps room for: no more than it makes room for at first. What it has grown to in a burst may lie at the end
+/// of a heap that is otherwise free, and hold on to all of it.
+const KEPT_CAPACITY: usize = 4;
 
 /// Tasks that are ready, oldest first.
 pub(crate) struct ReadyQueue {

@@ -6,8 +6,8 @@ use core::task::Waker;
 /// Names one timer: when it fires, and a number that tells it from others at the same time.
 pub(crate) type Key = (u64, u64);
 
-/// Timers there is always room for.
-const KEPT_CAPACITY: usize = 16;
+/// Timers there is always room for, as few as tasks in the ready queue for the same reason.
+const KEPT_CAPACITY: usize = 4;
 
 /// Wakers by the time they are due.
 pub(crate) struct Timers {
