@@ -527,8 +527,8 @@ impl<'b, H: Hardware> Core<'b, H> {
         self.poll_serial(Some(vm));
         self.fire_timers();
         // With other cores, or chores, there is more to do between turns than to let others run.
-        let has_more = !self.seat.is_alone() || self.has_chores();
-        if has_orders || (has_more && ran_ns >= MAX_QUANTUM_NS) {
+        let has_more = ran_ns >= MAX_QUANTUM_NS && (!self.seat.is_alone() || self.has_chores());
+        if has_orders || has_more {
             return After::Yield;
         }
         let now = self.hw.now();

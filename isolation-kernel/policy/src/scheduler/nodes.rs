@@ -81,9 +81,7 @@ impl Node {
     pub const fn new(owner: u32, group: u32, weight: u32, time: u64) -> Self {
         Self { time, deadline: time, weight, owner, group, state: State::Asleep, ..Self::NIL }
     }
-}
 
-impl Node {
     /// What of its request has not been served yet, in nanoseconds.
     pub fn request_left_ns(&self) -> u64 {
         let left = self.deadline.wrapping_sub(self.time);
