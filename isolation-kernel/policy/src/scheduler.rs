@@ -8,9 +8,10 @@
 //! SIGCOMM 1996): by deadline, and those that are ahead, by when they will not be. What is used is only added up until
 //! the entity waits again.
 //!
-//! *Sleepers.* One that comes back has the lag it had, but at most 400 us of credit and one quantum of debt, and asks
-//! for [`PREEMPT_NS`] at a time until it has used a quantum: patience buys promptness, deadlines before everybody's who
-//! goes on, and not more than the share. Debts are kept and paid by time, also by one that is removed and comes back.
+//! *Sleepers.* One that sleeps while it is ahead competes on until it is so no more, and so pays. One that comes back has
+//! early deadlines until it has used a quantum: patience buys promptness, turns before everybody's who goes on, and
+//! not more than the share. Of what it was behind by it keeps 400 us of everybody's time. Debts are kept, at most a quantum,
+//! also by one that is removed and comes back.
 //!
 //! *Quantum.* [`LATENCY_NS`] divided by the number that can run, between [`MIN_QUANTUM_NS`] and
 //! [`MAX_QUANTUM_NS`]: 4 ms for up to 8, 0.5 ms from 64 on. That is the request of one that weighs as much as the mean;
@@ -86,8 +87,6 @@ pub struct Claim {
     pub group: Group,
     /// How.
     pub terms: Terms,
-    /// Whether it has never run: then it cannot have earned anything by waiting.
-    pub is_new: bool,
 }
 
 /// Why a VM is not in the queue.
@@ -221,7 +220,7 @@ impl Scheduler {
             Some(Some(members)) => members.node,
             _ => {
                 self.top.admit()?;
-                let node = self.nodes.add(Node::new(group.0, NONE, terms.shares.max(1), self.top.clock()))?;
+                let node = self.nodes.add(Node::new(group.0, NONE, terms.shares.max(1), self.top.now()))?;
                 if let Some(place) = self.groups.get_mut(at) {
                     *place = Some(Members { node, queue: Queue::new() });
                     self.nr_groups += 1;
@@ -279,7 +278,7 @@ impl Scheduler {
         let entity = self.nodes.at(known);
         let is_as_before =
             entity.group == claim.group.0 && entity.weight == claim.terms.shares && entity.bounds.is(&claim.terms);
-        if is_as_before && entity.state == State::Asleep {
+        if is_as_before && matches!(entity.state, State::Asleep | State::Paying) {
             self.join(known, claim.group.0);
             return Ok(());
         }
@@ -301,7 +300,7 @@ impl Scheduler {
         match self.nodes.at(node).state {
             State::Ready | State::Ahead | State::Held | State::Free => {}
             State::Running => self.stop_running(true),
-            State::Asleep | State::Gone => self.join(node, group),
+            State::Asleep | State::Paying | State::Gone => self.join(node, group),
         }
         Ok(())
     }
@@ -372,6 +371,7 @@ impl Scheduler {
         if self.is_running(vm) {
             return self.stop_running(false);
         }
+        let quantum = self.quantum_ns();
         let node = self.node_of(vm);
         let state = self.nodes.at(node).state;
         let Some(members) = members(&mut self.groups, self.nodes.at(node).group) else { return };
@@ -382,14 +382,24 @@ impl Scheduler {
         if !state.is_waiting() {
             return;
         }
-        members.queue.leave(&mut self.nodes, node, State::Asleep);
+        members.queue.sleep(&mut self.nodes, node, quantum);
         self.due.remove(&mut self.nodes.places, node);
         self.nr_waiting = self.nr_waiting.saturating_sub(1);
         let leader = members.node;
         if members.queue.is_deserted() && self.nodes.at(leader).state.is_waiting() {
             self.due.remove(&mut self.nodes.places, leader);
             self.settle_lone();
-            self.top.leave(&mut self.nodes, leader, State::Asleep);
+            self.top.sleep(&mut self.nodes, leader, quantum);
+        }
+    }
+
+    /// One that pays no longer competes, and becomes what `state` says.
+    fn stop_paying(&mut self, node: u32, state: State) {
+        let Node { state: before, group, .. } = *self.nodes.at(node);
+        if before == State::Paying
+            && let Some(members) = members(&mut self.groups, group)
+        {
+            members.queue.leave(&mut self.nodes, node, state);
         }
     }
 
@@ -397,6 +407,7 @@ impl Scheduler {
     pub fn remove(&mut self, vm: u32) {
         self.sleep(vm);
         let node = self.node_of(vm);
+        self.stop_paying(node, State::Asleep);
         if self.nodes.at(node).state == State::Asleep {
             self.nodes.at_mut(node).state = State::Gone;
         }
@@ -425,9 +436,16 @@ impl Scheduler {
         let quantum = self.quantum_ns();
         let Some(members) = members(&mut self.groups, group) else { return };
         let (queue, leader) = (&mut members.queue, members.node);
+        let was_deserted = queue.is_deserted();
+        let entity = self.nodes.at(node);
+        let is_to_settle = entity.owed_ns > SMALL_DEBT_NS || !entity.bounds.is_none();
+        let is_paying = entity.state == State::Paying;
+        if is_paying && is_to_settle {
+            queue.leave(&mut self.nodes, node, State::Asleep);
+        }
         let entity = self.nodes.at_mut(node);
         let mut used = 0;
-        if entity.owed_ns > SMALL_DEBT_NS || !entity.bounds.is_none() {
+        if is_to_settle {
             used = queue.settle(entity, quantum);
             entity.bounds.charge(used, quantum, self.now);
             if let Some(until) = entity.bounds.held_until(self.now) {
@@ -437,15 +455,18 @@ impl Scheduler {
             }
             entity.bounds.wake(self.now);
         }
-        queue.place(entity, quantum);
-        let was_deserted = queue.is_deserted();
-        queue.join(&mut self.nodes, node);
+        if is_paying && !is_to_settle {
+            queue.rejoin(&mut self.nodes, node, quantum);
+        } else {
+            queue.place(entity, quantum);
+            queue.join(&mut self.nodes, node);
+        }
         self.nr_waiting += 1;
         if used > 0 {
             self.nodes.at_mut(leader).owed_ns += used;
         }
         self.note_due(node);
-        if was_deserted && self.nodes.at(leader).state == State::Asleep {
+        if was_deserted && matches!(self.nodes.at(leader).state, State::Asleep | State::Paying) {
             self.join_group(leader, quantum);
         }
         if self.running.is_some() {
@@ -490,10 +511,11 @@ impl Scheduler {
     /// The VM that runs does so no more, and waits again or sleeps.
     fn stop_running(&mut self, can_run: bool) {
         self.settle_running();
+        let quantum = self.quantum_ns();
         let Some(Running { node, group, leader, .. }) = self.running.take() else { return };
         let Some(members) = members(&mut self.groups, group) else { return };
         if !can_run {
-            members.queue.leave(&mut self.nodes, node, State::Asleep);
+            members.queue.sleep(&mut self.nodes, node, quantum);
         } else if let Some(until) = self.nodes.at(node).bounds.held_until(self.now) {
             members.queue.leave(&mut self.nodes, node, State::Held);
             self.held.push(&mut self.nodes.places, until, node);

@@ -146,12 +146,11 @@ impl<H: Hardware> Core<'_, H> {
     /// As what a VM competes for the processor.
     pub(crate) fn processor_claim(&self, vm: &Vm<H>) -> Claim {
         let shares = vm.shares;
-        let is_new = vm.counters.dispatches == 0;
         if vm.is_privileged {
-            return Claim { group: Group(SUPERVISOR_GROUP), terms: Terms::shares(shares), is_new };
+            return Claim { group: Group(SUPERVISOR_GROUP), terms: Terms::shares(shares) };
         }
         let &ClassTerms { group, reservation_ppm, limit_ppm, .. } = self.classes.terms(vm.class);
-        Claim { group: Group(group), terms: Terms { shares, reservation_ppm, limit_ppm }, is_new }
+        Claim { group: Group(group), terms: Terms { shares, reservation_ppm, limit_ppm } }
     }
 
     /// On what terms a group competes on this core.

@@ -77,7 +77,7 @@ int prepare_debian(const struct order *order)
             snprintf(text, sizeof text,
                      "user root;\nworker_processes 1;\ndaemon off;\npid /run/nginx-%d.pid;\nerror_log /dev/null;\n"
                      "events { worker_connections 1024; }\n"
-                     "http { access_log off; sendfile on; default_type text/plain; keepalive_requests 1000000000;\n"
+                     "http { access_log off; sendfile on; tcp_nopush on; default_type text/plain; keepalive_requests 1000000000;\n"
                      "server { listen %s:%d; root /srv; } }\n",
                      number, address, order->port);
         else

@@ -11,6 +11,9 @@ impl Scheduler {
     #[inline(never)]
     pub(super) fn join_group(&mut self, leader: u32, quantum: u64) {
         self.settle_lone();
+        if self.nodes.at(leader).state == State::Paying {
+            self.top.leave(&mut self.nodes, leader, State::Asleep);
+        }
         self.settle_group(leader, quantum);
         let entity = self.nodes.at_mut(leader);
         if let Some(until) = entity.bounds.held_until(self.now) {
@@ -64,7 +67,8 @@ impl Scheduler {
     pub(super) fn stop_group(&mut self, leader: u32, is_deserted: bool) {
         self.settle_lone();
         if is_deserted {
-            self.top.leave(&mut self.nodes, leader, State::Asleep);
+            let quantum = self.quantum_ns();
+            self.top.sleep(&mut self.nodes, leader, quantum);
         } else if let Some(until) = self.nodes.at(leader).bounds.held_until(self.now) {
             self.top.leave(&mut self.nodes, leader, State::Held);
             self.held.push(&mut self.nodes.places, until, leader);

@@ -35,6 +35,10 @@ impl<const SLOT: usize> Heap<SLOT> {
         self.items.is_empty()
     }
 
+    pub const fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// The earliest and its time.
     #[inline(always)]
     pub fn first(&self) -> Option<(u64, u32)> {

@@ -2,8 +2,7 @@
 
 use super::heap::is_before;
 use super::nodes::{NONE, Node, State};
-use super::queue::scaled;
-use super::{Claim, EnqueueError, INDEX_CHUNK, MAX_QUANTUM_NS, Scheduler, members, members_of};
+use super::{Claim, EnqueueError, INDEX_CHUNK, Scheduler, members, members_of};
 use alloc::vec::Vec;
 use hal::NoMemory;
 
@@ -12,7 +11,7 @@ impl Scheduler {
     pub(super) fn entity(&mut self, vm: u32, claim: &Claim) -> Result<u32, EnqueueError> {
         let group = claim.group.0;
         let known = self.entity_of(vm);
-        let now = members_of(&self.groups, group).ok_or(EnqueueError::NoGroup)?.clock();
+        let now = members_of(&self.groups, group).ok_or(EnqueueError::NoGroup)?.now();
         let node = self.nodes.at_mut(known);
         if node.group == group && known != NONE {
             if node.state == State::Gone && is_before(node.time, now) {
@@ -26,10 +25,8 @@ impl Scheduler {
         let place = *self.index_place(vm)?;
         debug_assert_eq!(place, NONE);
         let shares = claim.terms.shares.max(1);
-        // One that was dropped had waited long enough for all the credit there is.
-        let earned = if claim.is_new { 0 } else { scaled(MAX_QUANTUM_NS, shares) };
         members(&mut self.groups, group).ok_or(EnqueueError::NoGroup)?.queue.admit()?;
-        let node = self.nodes.add(Node::new(vm, group, shares, now.wrapping_sub(earned)));
+        let node = self.nodes.add(Node::new(vm, group, shares, now));
         if node.is_err() {
             self.retire(group);
         }
@@ -40,6 +37,7 @@ impl Scheduler {
     /// Drops an entity.
     pub(super) fn forget(&mut self, vm: u32, node: u32) {
         self.sleep(vm);
+        self.stop_paying(node, State::Asleep);
         self.retire(self.nodes.at(node).group);
         self.nodes.release(node);
         if let Ok(place) = self.index_place(vm) {
@@ -63,8 +61,7 @@ impl Scheduler {
             return;
         }
         let Some(queue) = members_of(&self.groups, node.group) else { return };
-        let credit = if node.state == State::Gone { 0 } else { scaled(MAX_QUANTUM_NS, node.weight) };
-        let is_paid = !is_before(queue.clock(), node.time.wrapping_add(credit)) && node.owed_ns == 0;
+        let is_paid = !is_before(queue.now(), node.time) && node.owed_ns == 0;
         if is_paid && node.bounds.is_settled(self.now) {
             self.forget(node.owner, self.hand);
         }

@@ -2,7 +2,8 @@
 //!
 //! [`Nodes`] is a slab: entities have numbers that stay.
 
-use super::queue::in_ns;
+use super::PREEMPT_NS;
+use super::queue::{in_ns, scaled};
 use super::terms::Bounds;
 use alloc::vec::Vec;
 use hal::NoMemory;
@@ -20,6 +21,8 @@ pub(super) enum State {
     Free,
     /// Does not compete.
     Asleep,
+    /// Sleeps, and competes until it is no longer ahead of its part.
+    Paying,
     /// Has been removed, and owes something.
     Gone,
     /// Waits, and has not had more than its part: it is among those of which the earliest deadline runs.
@@ -40,7 +43,7 @@ impl State {
 
     /// Whether its weight counts in its queue.
     pub const fn is_competing(self) -> bool {
-        matches!(self, Self::Ready | Self::Ahead | Self::Running)
+        matches!(self, Self::Ready | Self::Ahead | Self::Running | Self::Paying)
     }
 }
 
@@ -80,6 +83,12 @@ impl Node {
     /// An entity that sleeps.
     pub const fn new(owner: u32, group: u32, weight: u32, time: u64) -> Self {
         Self { time, deadline: time, weight, owner, group, state: State::Asleep, ..Self::NIL }
+    }
+
+    /// Asks as one that has come lately: its deadline is before those of all who ask for a quantum at a time, and among its
+    /// like it is the first that is furthest behind.
+    pub fn be_prompt(&mut self) {
+        self.deadline = self.time.wrapping_sub(scaled(PREEMPT_NS, self.weight));
     }
 
     /// What of its request has not been served yet, in nanoseconds.

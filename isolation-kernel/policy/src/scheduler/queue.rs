@@ -12,8 +12,15 @@ const FRACTION_BITS: u32 = 20;
 /// The most that one charge can be: no dispatch is as long, whatever a clock says.
 const MAX_CHARGE_NS: u64 = 1 << 34;
 
+/// What one that comes back is owed at most for the time that it slept, of the time of all together: so that is less for
+/// each of many, or virtual time would stand still while they come and go.
+const CREDIT_NS: u64 = 2 * PREEMPT_NS;
+
 /// Entities that become ready in one look for the next; the others do in the next one.
 const BATCH: usize = 64;
+
+/// Those that have paid and go in one look. At most one begins to pay in each.
+const PAID_BATCH: usize = 4;
 
 /// What a time in nanoseconds is in virtual time for a weight.
 pub(super) fn scaled(ns: u64, weight: u32) -> u64 {
@@ -30,36 +37,39 @@ pub(super) fn in_ns(time: u64, weight: u64) -> u64 {
 /// Virtual time is the mean of the competitors' own times by weight. So it goes on by what is used, divided by the weight
 /// of all that compete, and whoever goes while ahead of it, or comes with a debt, leaves that to the others by their
 /// weights, as section 3 of the paper has it.
+///
+/// One that sleeps while it is ahead goes on competing until virtual time has come up with it: it pays. Else what it is
+/// ahead by would be what the others are behind by, virtual time would go back, and it would owe as much when it returns,
+/// however long it slept. Linux does so too ("delayed dequeue", since 6.12).
 #[derive(Debug)]
 pub(super) struct Queue {
     /// Those that are not ahead, by deadline.
     ready: Heap<0>,
     /// Those that are, by their own virtual time.
     ahead: Heap<0>,
+    /// Those that sleep and pay, by their own virtual time.
+    paying: Heap<0>,
     /// How many entities there are, those that sleep included: there is room for all of them.
     nr_known: usize,
     /// How many compete, one that runs included, and their weight.
     nr: usize,
     weight: u64,
     now: u64,
-    /// The latest that virtual time has been. Those that come are placed by it: it goes back when one comes with credit,
-    /// and the next ones would get ever more.
-    clock: u64,
 }
 
 impl Queue {
     pub const fn new() -> Self {
-        Self { ready: Heap::new(), ahead: Heap::new(), nr_known: 0, nr: 0, weight: 0, now: 0, clock: 0 }
+        Self { ready: Heap::new(), ahead: Heap::new(), paying: Heap::new(), nr_known: 0, nr: 0, weight: 0, now: 0 }
     }
 
-    /// Whether nobody competes.
+    /// Whether nobody competes but those that sleep.
     pub const fn is_deserted(&self) -> bool {
-        self.nr == 0
+        self.nr == self.paying.len()
     }
 
-    /// The time by which those that come are placed.
-    pub const fn clock(&self) -> u64 {
-        self.clock
+    /// Virtual time, by which those that come are placed.
+    pub const fn now(&self) -> u64 {
+        self.now
     }
 
     /// Whether one alone competes.
@@ -72,6 +82,7 @@ impl Queue {
         let nr = self.nr_known + 1;
         self.ready.reserve(nr)?;
         self.ahead.reserve(nr)?;
+        self.paying.reserve(nr)?;
         self.nr_known = nr;
         Ok(())
     }
@@ -86,7 +97,6 @@ impl Queue {
     const fn advance(&mut self, ns: u64) {
         if let Some(time) = (ns << FRACTION_BITS).checked_div(self.weight) {
             self.now = self.now.wrapping_add(time);
-            self.note_clock();
         }
     }
 
@@ -103,14 +113,6 @@ impl Queue {
             _ => self.share_widely(weight, difference),
         };
         self.now = self.now.wrapping_add(change.cast_unsigned());
-        self.note_clock();
-    }
-
-    #[inline(always)]
-    const fn note_clock(&mut self) {
-        if is_before(self.clock, self.now) {
-            self.clock = self.now;
-        }
     }
 
     /// The same division for what is too large for words.
@@ -135,8 +137,12 @@ impl Queue {
             node.fresh_ns = node.fresh_ns.saturating_sub(u32::try_from(ns).unwrap_or(u32::MAX));
         }
         if !is_before(node.time, node.deadline) {
-            let request_ns = if node.fresh_ns == 0 { self.request_ns(node.weight, quantum_ns) } else { PREEMPT_NS };
-            node.deadline = node.time.wrapping_add(scaled(request_ns, node.weight));
+            if node.fresh_ns == 0 {
+                let request = scaled(self.request_ns(node.weight, quantum_ns), node.weight);
+                node.deadline = node.time.wrapping_add(request);
+            } else {
+                node.be_prompt();
+            }
         }
         ns
     }
@@ -148,24 +154,32 @@ impl Queue {
         by_weight.checked_div(self.weight).unwrap_or(quantum_ns).clamp(PREEMPT_NS, MAX_QUANTUM_NS)
     }
 
-    /// Gives an entity that comes back its virtual time: its lag is what it was, but at most two short requests of
-    /// credit, or one quantum of debt. Its requests are short until it has used a quantum, so its turns come soon.
+    /// Gives an entity that comes back its virtual time: what it is behind by stays up to [`CREDIT_NS`] of everybody's time,
+    /// what it is ahead by up to a quantum. Its requests are short until it has used a quantum, so its turns come soon.
     #[inline(always)]
     pub fn place(&self, node: &mut Node, quantum_ns: u64) {
-        let request = scaled(PREEMPT_NS, node.weight);
-        // Where nobody competes nothing is owed to anybody.
-        let credit = if self.is_deserted() { 0 } else { 2 * request };
-        let earliest = self.clock.wrapping_sub(credit);
+        let credit = (CREDIT_NS << FRACTION_BITS).checked_div(self.weight).filter(|_| !self.is_deserted()).unwrap_or(0);
+        let earliest = self.now.wrapping_sub(credit);
         if is_before(node.time, earliest) {
             node.time = earliest;
-        } else if is_before(self.clock, node.time) {
-            // A turn is no longer, but for time that the host has taken away.
-            let latest = self.clock.wrapping_add(scaled(quantum_ns, node.weight));
-            if is_before(latest, node.time) {
-                node.time = latest;
-            }
+        } else if is_before(self.now, node.time) {
+            self.limit_debt(node, quantum_ns);
         }
-        node.deadline = node.time.wrapping_add(request);
+        Self::freshen(node, quantum_ns);
+    }
+
+    /// A turn is no longer than a quantum, but for time that the host has taken away.
+    #[inline(always)]
+    fn limit_debt(&self, node: &mut Node, quantum_ns: u64) {
+        let latest = self.now.wrapping_add(scaled(quantum_ns, node.weight));
+        if is_before(latest, node.time) {
+            node.time = latest;
+        }
+    }
+
+    #[inline(always)]
+    fn freshen(node: &mut Node, quantum_ns: u64) {
+        node.be_prompt();
         node.fresh_ns = u32::try_from(quantum_ns).unwrap_or(u32::MAX);
     }
 
@@ -184,12 +198,45 @@ impl Queue {
         self.wait(nodes, id);
     }
 
+    /// One that pays waits.
+    #[inline(always)]
+    pub fn rejoin(&mut self, nodes: &mut Nodes, id: u32, quantum_ns: u64) {
+        self.paying.remove(&mut nodes.places, id);
+        Self::freshen(nodes.at_mut(id), quantum_ns);
+        self.wait(nodes, id);
+    }
+
+    /// An entity that competes sleeps. If it is ahead of others, it pays.
+    #[inline(always)]
+    pub fn sleep(&mut self, nodes: &mut Nodes, id: u32, quantum_ns: u64) {
+        let node = nodes.at_mut(id);
+        if self.nr == 1 || !is_before(self.now, node.time) {
+            return self.leave(nodes, id, State::Asleep);
+        }
+        let (weight, time) = (node.weight, node.time);
+        self.limit_debt(node, quantum_ns);
+        self.shift(weight, node.time.wrapping_sub(time));
+        let key = node.time;
+        self.unlink(nodes, id);
+        nodes.at_mut(id).state = State::Paying;
+        self.paying.push(&mut nodes.places, key, id);
+    }
+
+    /// Those that have paid go.
+    #[inline(always)]
+    fn release_paid(&mut self, nodes: &mut Nodes) {
+        for _ in 0..PAID_BATCH {
+            match self.paying.first() {
+                Some((time, id)) if !is_before(self.now, time) => self.leave(nodes, id, State::Asleep),
+                _ => return,
+            }
+        }
+    }
+
     /// An entity that competes ceases to, and becomes what `state` says.
     #[inline(always)]
     pub fn leave(&mut self, nodes: &mut Nodes, id: u32, state: State) {
-        if nodes.at(id).state != State::Running {
-            self.unlink(nodes, id);
-        }
+        self.unlink(nodes, id);
         let node = nodes.at_mut(id);
         node.state = state;
         self.nr = self.nr.saturating_sub(1);
@@ -222,6 +269,7 @@ impl Queue {
         match nodes.at(id).state {
             State::Ready => self.ready.remove(&mut nodes.places, id),
             State::Ahead => self.ahead.remove(&mut nodes.places, id),
+            State::Paying => self.paying.remove(&mut nodes.places, id),
             _ => {}
         }
     }
@@ -229,6 +277,7 @@ impl Queue {
     /// Takes the one that is next, which runs.
     #[inline(always)]
     pub fn take_next(&mut self, nodes: &mut Nodes) -> Option<u32> {
+        self.release_paid(nodes);
         let id = match self.ahead.first() {
             None => self.ready.pop(&mut nodes.places)?,
             Some((time, _)) => self.take_among_ahead(nodes, time)?,
@@ -240,10 +289,7 @@ impl Queue {
     /// The same where some are ahead, the first of them by this time.
     fn take_among_ahead(&mut self, nodes: &mut Nodes, time: u64) -> Option<u32> {
         if self.ready.is_empty() {
-            if is_before(self.now, time) {
-                self.now = time;
-                self.note_clock();
-            }
+            self.skip_to(nodes, time);
             let first = self.ahead.pop(&mut nodes.places)?;
             if self.ahead.first().is_none_or(|(time, _)| is_before(self.now, time)) {
                 return Some(first);
@@ -252,6 +298,22 @@ impl Queue {
         }
         self.make_ready(nodes);
         self.ready.pop(&mut nodes.places)
+    }
+
+    /// Moves virtual time to what it is but for rounding: nobody that waits is behind it. Those that have paid by then go.
+    fn skip_to(&mut self, nodes: &mut Nodes, time: u64) {
+        for _ in 0..BATCH {
+            match self.paying.first() {
+                Some((paid, id)) if !is_before(time, paid) => {
+                    self.now = if is_before(self.now, paid) { paid } else { self.now };
+                    self.leave(nodes, id, State::Asleep);
+                }
+                _ => break,
+            }
+        }
+        if is_before(self.now, time) {
+            self.now = time;
+        }
     }
 
     /// How long the one that was chosen runs before another is to be looked at, in nanoseconds: until virtual time has
@@ -306,9 +368,7 @@ impl Queue {
         if old == new {
             return;
         }
-        if state.is_waiting() {
-            self.unlink(nodes, id);
-        }
+        self.unlink(nodes, id);
         let now = self.now;
         let convert = |difference: u64| {
             let converted = i128::from(difference.cast_signed()) * i128::from(old) / i128::from(new);
@@ -329,6 +389,8 @@ impl Queue {
         }
         if state.is_waiting() {
             self.wait(nodes, id);
+        } else if state == State::Paying {
+            self.paying.push(&mut nodes.places, time, id);
         }
     }
 

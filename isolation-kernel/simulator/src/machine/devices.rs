@@ -26,7 +26,12 @@ impl Ethernet for Machine {
     }
 
     fn has_received(&self) -> bool {
-        self.core == 0 && (!self.is_frame_awaited || !self.outside.borrow().incoming.is_empty())
+        if self.core != 0 {
+            return false;
+        }
+        let mut outside = self.outside.borrow_mut();
+        outside.raised = 0;
+        !self.is_frame_awaited || !outside.incoming.is_empty()
     }
 
     fn receive(&mut self) -> Option<Frame> {
