@@ -5,13 +5,14 @@
 //! | `redis-benchmark -P 16` | `kv` | redis-server |
 //! | `wrk` | `web` | nginx |
 //! | `mosquitto_pub` and `mosquitto_sub`, QoS 1 | `mqtt` | mosquitto |
+//! | `dnsperf` | `dns` | none |
 //!
 //! Each is measured with one service, and with a hundred at the same time, each of which has clients of its own. What is
 //! counted is what all clients got done, for each second from the start of the first to the end of the last.
 
 use super::report::{Findings, Measure};
 use super::{Bench, NAME, Scenario};
-use crate::driver::Session;
+use crate::driver::{Session, write};
 use crate::fleet::Fleet;
 use crate::human::count;
 use crate::machine::{Failure, Task};
@@ -22,12 +23,12 @@ use std::time::{Duration, Instant};
 
 /// The scenario.
 pub const SCENARIO: Scenario =
-    Scenario { name: "clients", about: "redis-benchmark, wrk and mosquitto_pub, beside Debian's servers", run };
+    Scenario { name: "clients", about: "redis-benchmark, wrk, mosquitto_pub, dnsperf; beside Debian's servers", run };
 
 /// Memory of the machine, if nothing else is wanted.
 const DEFAULT_MEMORY: &str = "2G";
 
-/// Seconds for which `wrk` asks, if nothing else is wanted: all, and few.
+/// Seconds for which `wrk` and `dnsperf` ask, if nothing else is wanted: all, and few.
 const DEFAULT_SECONDS: [f64; 2] = [5.0, 2.0];
 
 /// How many services.
@@ -54,39 +55,56 @@ const SUBSCRIBE: Duration = Duration::from_secs(1);
 /// two minutes of an emulated processor to start.
 const PROBE: (Duration, u32) = (Duration::from_millis(200), 1500);
 
+/// What `dnsperf` asks, again and again: two names with an address, one without, and one that is not there.
+const QUERIES: &str = "www.example.org A\nmail.example.org AAAA\nexample.org MX\nnone.example.org A\n";
+
 /// A service of Firn's, what Debian has in its place, and who asks it.
 struct Kind {
     image: &'static str,
-    service: Service,
+    /// If it is measured there.
+    service: Option<Service>,
     /// A client, and the package that has it.
     client: (&'static str, &'static str),
+    /// Measures what all of them get done a second.
+    ask: fn(&Bench<'_>, &Session<'_>, &str) -> Result<f64, Failure>,
     /// Asks the service whose address follows once, and succeeds if it answers.
     probe: &'static str,
     /// What is measured: a name, and what it is for people.
     measured: &'static [(&'static str, &'static str)],
 }
 
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 4] = [
     Kind {
         image: "kv",
-        service: Service::Redis,
+        service: Some(Service::Redis),
         client: ("redis-benchmark", "redis-tools"),
+        ask: redis,
         probe: "redis-cli -e -h {} ping",
         measured: &[("set", "SET"), ("get", "GET")],
     },
     Kind {
         image: "web",
-        service: Service::Nginx,
+        service: Some(Service::Nginx),
         client: ("wrk", "wrk"),
+        ask: |bench, session, _| wrk(bench, session),
         probe: "curl -s -f -o /dev/null http://{}/",
         measured: &[("get", "GET /")],
     },
     Kind {
         image: "mqtt",
-        service: Service::Mosquitto,
+        service: Some(Service::Mosquitto),
         client: ("mosquitto_pub", "mosquitto-clients"),
+        ask: |bench, session, _| mosquitto(bench, session),
         probe: "mosquitto_pub -h {} -t probe -m probe",
         measured: &[("qos1", "messages, QoS 1")],
+    },
+    Kind {
+        image: "dns",
+        service: None,
+        client: ("dnsperf", "dnsperf"),
+        ask: |bench, session, _| dnsperf(bench, session),
+        probe: "dig +short +tries=1 +time=1 @{} www.example.org",
+        measured: &[("udp", "queries, UDP")],
     },
 ];
 
@@ -121,8 +139,9 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
                 ..Fleet::web(services, memory)
             };
             measure(bench, kind, FIRN, &fleet, &mut samples)?;
+            let Some(service) = kind.service else { continue };
             for &peer in &options.peers {
-                let fleet = peer::on(fleet.clone(), NAME, peer, kind.service)?;
+                let fleet = peer::on(fleet.clone(), NAME, peer, service)?;
                 measure(bench, kind, peer.name(), &fleet, &mut samples)?;
             }
         }
@@ -158,11 +177,7 @@ fn measure(
     wait_for_all(bench, kind, &session)?;
     for (what, about) in kind.measured {
         bench.driver.say(&format!("{} of {} {}, {system}", about, count(fleet.vms.into()), kind.image));
-        let per_s = match kind.service {
-            Service::Redis => redis(bench, &session, what)?,
-            Service::Mosquitto => mosquitto(bench, &session)?,
-            Service::Nginx | Service::Web => wrk(bench, &session)?,
-        };
+        let per_s = (kind.ask)(bench, &session, what)?;
         samples.push(Sample { image: kind.image, system, services: fleet.vms, what, per_s });
     }
     session.end()
@@ -221,8 +236,13 @@ fn redis(bench: &Bench<'_>, session: &Session<'_>, what: &str) -> Result<f64, Fa
     Ok(f64::from(requests * session.vms) / begun.elapsed().as_secs_f64())
 }
 
+/// For how long those ask that are told a time: whole seconds.
+fn seconds(bench: &Bench<'_>) -> f64 {
+    bench.options.seconds.unwrap_or(bench.options.usual(DEFAULT_SECONDS)).ceil()
+}
+
 fn wrk(bench: &Bench<'_>, session: &Session<'_>) -> Result<f64, Failure> {
-    let seconds = bench.options.seconds.unwrap_or(bench.options.usual(DEFAULT_SECONDS)).ceil();
+    let seconds = seconds(bench);
     let connections = (CONNECTIONS / session.vms).max(1);
     let begun = Instant::now();
     let clients = start(session, |address| words(&format!("wrk -t1 -c{connections} -d{seconds}s http://{address}/")))?;
@@ -239,6 +259,32 @@ fn answered(said: &str) -> Result<f64, Failure> {
     }
     let count = said.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
     count.ok_or_else(|| Failure::failed("wrk does not say how many requests were answered"))
+}
+
+fn dnsperf(bench: &Bench<'_>, session: &Session<'_>) -> Result<f64, Failure> {
+    let file = bench.options.folder.join("queries.txt");
+    write(&file, QUERIES.as_bytes())?;
+    let (file, seconds) = (file.display(), seconds(bench));
+    let at_once = (CONNECTIONS / session.vms).max(1);
+    let begun = Instant::now();
+    let clients =
+        start(session, |address| words(&format!("dnsperf -s {address} -d {file} -l {seconds} -q {at_once}")))?;
+    let said = finish(session, clients)?;
+    let completed = said.iter().map(|said| completed(said)).collect::<Result<Vec<_>, _>>()?;
+    Ok(completed.iter().sum::<f64>() / begun.elapsed().as_secs_f64())
+}
+
+/// How many queries `dnsperf` says were answered.
+fn completed(said: &str) -> Result<f64, Failure> {
+    let value = |name: &str| {
+        let rest = said.lines().find_map(|line| line.trim().strip_prefix(name))?;
+        rest.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    match (value("Queries completed:"), value("Queries lost:")) {
+        (Some(completed), Some(0.0)) => Ok(completed),
+        (Some(_), Some(lost)) => Err(Failure::failed(format!("dnsperf: {lost} queries were not answered"))),
+        _ => Err(Failure::failed("dnsperf does not say how many queries were answered")),
+    }
 }
 
 fn mosquitto(bench: &Bench<'_>, session: &Session<'_>) -> Result<f64, Failure> {
@@ -321,6 +367,18 @@ mod tests {
             assert!(failure.to_string().contains(wrong.trim()), "{failure}");
         }
         assert!(answered("").is_err());
+    }
+
+    #[test]
+    fn dnsperf_says_how_many_were_answered_and_how_many_not() {
+        let said = |lost: u32| {
+            format!(
+                "Statistics:\n\n  Queries sent:         700\n  Queries completed:    697 (99.57%)\n  Queries lost:         {lost} (0.43%)\n"
+            )
+        };
+        assert_eq!(completed(&said(0)).unwrap(), 697.0);
+        assert!(completed(&said(3)).unwrap_err().to_string().contains("3 queries"));
+        assert!(completed("").is_err());
     }
 
     #[test]
