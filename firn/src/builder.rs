@@ -198,7 +198,7 @@ impl Task {
     }
 }
 
-/// Builds the kernel or lints it, and says where it is.
+/// Builds the kernel or lints it, and says where it is; with it `bare`, which runs a guest in its place.
 ///
 /// # Errors
 /// `Failed` if it does not build.
@@ -206,7 +206,7 @@ pub fn kernel(project: &Project, task: Task) -> Result<PathBuf> {
     check_target(&project.root, KERNEL_TARGET)?;
     let mut command = cargo(&project.root);
     let (verb, last) = task.arguments();
-    command.args([verb, "--package", "kernel", "--profile", "kernel", "--target", KERNEL_TARGET]);
+    command.args([verb, "--package", "kernel", "--package", "bare", "--profile", "kernel", "--target", KERNEL_TARGET]);
     if task == Task::Lint {
         // Built only for this target, so that nobody else looks at it.
         command.args(["--package", "machine"]);

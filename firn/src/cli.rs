@@ -205,6 +205,10 @@ pub struct Up {
     /// What that kernel is given in place of a bundle.
     #[arg(long, hide = true, value_name = "FILE", requires = "kernel")]
     pub initrd: Option<PathBuf>,
+    /// Run the fleet's one VM in ring 0 with the machine to itself, without Firn's kernel. For comparisons: nothing is
+    /// isolated from it.
+    #[arg(long, hide = true, conflicts_with = "kernel")]
+    pub bare: bool,
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
@@ -307,6 +311,7 @@ mod tests {
             "firn up f -p 80",
             "firn up f --kernel k",
             "firn up f --initrd i",
+            "firn up f --bare --kernel k --initrd i",
             "firn run",
             "firn run web --gdb 0",
             "firn run web --gateway-args x",

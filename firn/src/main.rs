@@ -9,6 +9,7 @@ use firn::logs::{Printer, Tail};
 use firn::machine::{Machine, files, kept_log};
 use firn::net::Mode;
 use firn::project::Project;
+use firn::up::System;
 use firn::{ask, builder, doctor, down, holder, image, namespace, new, run, status, table, up};
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -127,8 +128,12 @@ fn up(project: &Project, request: Up) -> Result<ExitCode> {
     let overrides = Overrides { counts: request.set, ..overrides(&request.machine) };
     let fleet = Fleet::load(&request.fleet, project, &overrides)?;
     let usual = if request.machine.publish.is_empty() { Mode::Tap } else { Mode::User };
-    let foreign = request.kernel.zip(request.initrd).map(|(kernel, initrd)| up::Foreign { kernel, initrd });
-    start(project, request.machine, fleet, Purpose { net: request.net.unwrap_or(usual), foreign, ..Purpose::default() })
+    let system = match request.kernel.zip(request.initrd) {
+        Some((kernel, initrd)) => System::Foreign { kernel, initrd },
+        None if request.bare => System::Bare,
+        None => System::Firn,
+    };
+    start(project, request.machine, fleet, Purpose { net: request.net.unwrap_or(usual), system, ..Purpose::default() })
 }
 
 /// `firn run`.
@@ -170,7 +175,7 @@ struct Purpose {
     net: Mode,
     service: Option<String>,
     replaces: bool,
-    foreign: Option<up::Foreign>,
+    system: System,
 }
 
 fn start(project: &Project, options: MachineOptions, fleet: Fleet, purpose: Purpose) -> Result<ExitCode> {
@@ -188,7 +193,7 @@ fn start(project: &Project, options: MachineOptions, fleet: Fleet, purpose: Purp
             service: purpose.service,
             gdb: options.gdb,
             replaces: purpose.replaces,
-            foreign: purpose.foreign,
+            system: purpose.system,
         },
     )?;
     let seconds = started.started_in.as_secs_f64();

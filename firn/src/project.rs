@@ -98,6 +98,12 @@ impl Project {
         self.target.join("x86_64-unknown-none/kernel/kernel")
     }
 
+    /// The ELF file that runs one guest without isolation.
+    #[must_use]
+    pub fn bare(&self) -> PathBuf {
+        self.kernel().with_file_name("bare")
+    }
+
     /// What the self-test of hardware virtualization found.
     #[must_use]
     pub fn accel_cache(&self) -> PathBuf {

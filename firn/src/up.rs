@@ -46,17 +46,25 @@ pub struct Request {
     pub gdb: Option<u16>,
     /// Whether a machine of that name that is up is to be ended first.
     pub replaces: bool,
-    /// What it boots instead of Firn's kernel.
-    pub foreign: Option<Foreign>,
+    /// What it boots.
+    pub system: System,
 }
 
-/// Another kernel that is to run on the same machine as Firn's would, and speaks on the console as a supervisor does.
-#[derive(Clone, Debug)]
-pub struct Foreign {
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// What it is given in place of a bundle.
-    pub initrd: PathBuf,
+/// What a machine boots. Whatever it is speaks on the console as a supervisor does.
+#[derive(Clone, Debug, Default)]
+pub enum System {
+    /// Firn's kernel.
+    #[default]
+    Firn,
+    /// The fleet's one VM in ring 0, without a kernel below it.
+    Bare,
+    /// Another kernel, on the machine that Firn's would have.
+    Foreign {
+        /// The kernel.
+        kernel: PathBuf,
+        /// What it is given in place of a bundle.
+        initrd: PathBuf,
+    },
 }
 
 /// A machine that is up.
@@ -85,8 +93,11 @@ pub fn up(project: &Project, mut request: Request) -> Result<Up> {
     if request.is_counted {
         check_counted(request.wish, request.fleet.cpus)?;
     }
+    if matches!(request.system, System::Bare) {
+        check_bare(&request.fleet)?;
+    }
     check_net(&mut request)?;
-    let built = Built::find(project, request.foreign.as_ref())?;
+    let built = Built::find(project, &request.system)?;
     host::qemu()?;
     if request.replaces && Machine::open(project, &request.name).is_ok_and(|machine| machine.is_alive()) {
         down::down(project, &request.name)?;
@@ -103,9 +114,9 @@ pub fn up(project: &Project, mut request: Request) -> Result<Up> {
         _ => accel::choose(project, request.wish, request.kind)?,
     };
     eprintln!("firn: acceleration {} ({})", choice.accel.name(), choice.reason);
-    let bundle = match &request.foreign {
-        None => bundle::encode(&request.fleet, &request.name, &built.supervisor)?,
-        Some(Foreign { initrd, .. }) => fs::read(initrd).map_err(Error::io("read", initrd))?,
+    let bundle = match &request.system {
+        System::Firn | System::Bare => bundle::encode(&request.fleet, &request.name, &built.supervisor)?,
+        System::Foreign { initrd, .. } => fs::read(initrd).map_err(Error::io("read", initrd))?,
     };
     let folder = project.machines.join(&request.name);
     prepare(&folder, &request, &built, &bundle)?;
@@ -163,6 +174,18 @@ fn check_counted(wish: Wish, cpus: u32) -> Result<()> {
     Err(Error::Argument { argument: "--icount", problem, remedy: remedy.into() })
 }
 
+/// Checks that a fleet is what can run without isolation: one VM, on one processor, and nothing to swap.
+fn check_bare(fleet: &Fleet) -> Result<()> {
+    let problem = match (fleet.nr_vms(), fleet.cpus, fleet.swap) {
+        (1, 1, None) => return Ok(()),
+        (1, 1, Some(_)) => "a program that runs alone has no use for a swap disk".to_owned(),
+        (1, cpus, _) => format!("a program that runs alone has one processor, and not {cpus}"),
+        (vms, ..) => format!("a program runs alone, and the fleet has {vms} VMs"),
+    };
+    let remedy = "give it a fleet of one VM, on one processor, without a swap disk".into();
+    Err(Error::Argument { argument: "--bare", problem, remedy })
+}
+
 /// A flag that becomes true when this process is told to end, which it then does in its own way.
 fn on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -180,8 +203,12 @@ struct Built {
 }
 
 impl Built {
-    fn find(project: &Project, foreign: Option<&Foreign>) -> Result<Self> {
-        let kernel = foreign.map_or_else(|| project.kernel(), |foreign| foreign.kernel.clone());
+    fn find(project: &Project, system: &System) -> Result<Self> {
+        let kernel = match system {
+            System::Firn => project.kernel(),
+            System::Bare => project.bare(),
+            System::Foreign { kernel, .. } => kernel.clone(),
+        };
         let built = Self { kernel, supervisor: project.image(SUPERVISOR) };
         for (what, file) in [("kernel", &built.kernel), ("supervisor image", &built.supervisor)] {
             if !file.is_file() {

@@ -1,6 +1,7 @@
 //! The register page: virtual registers, read-only to the guest, written by the kernel alone.
 
 use crate::limits::MAX_ARGUMENT_BYTES;
+use crate::network::{MTU, Network};
 use bitflags::bitflags;
 
 /// "firnregs", little-endian: tells a guest that it runs on this ISA at all.
@@ -66,6 +67,35 @@ pub struct RegisterPage {
 impl RegisterPage {
     /// Size of the defined part of the page in bytes. The rest of the page is zero.
     pub const BYTES: usize = size_of::<Self>();
+
+    /// What a VM of that number can be told without a look at the machine that it runs on: its addresses and arguments
+    /// (as many bytes as there is room for). All else is 0, for the kernel to fill in.
+    #[must_use]
+    pub fn new(network: &Network, vm: u32, text: &str) -> Self {
+        let mut arguments = [0; MAX_ARGUMENT_BYTES];
+        let length = text.len().min(MAX_ARGUMENT_BYTES);
+        arguments[..length].copy_from_slice(&text.as_bytes()[..length]);
+        Self {
+            magic: REGISTER_MAGIC,
+            isa_version: crate::ISA_VERSION,
+            vm,
+            generation: 0,
+            features: 0,
+            memory_pages: 0,
+            mtu: u32::try_from(MTU).unwrap_or(u32::MAX),
+            base_tsc: 0,
+            base_ns: 0,
+            scale: 0,
+            epoch_ns: 0,
+            mac: Network::mac_of(vm),
+            gateway_mac: Network::SWITCH_MAC,
+            ipv4: network.ipv4_of(vm),
+            gateway_ipv4: network.switch_ipv4,
+            prefix_bits: u32::from(network.prefix_bits),
+            argument_bytes: u32::try_from(length).unwrap_or(0),
+            arguments,
+        }
+    }
 
     /// Encodes the page as the guest sees it, for a kernel that only writes bytes.
     #[must_use]

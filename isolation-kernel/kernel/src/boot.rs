@@ -1,7 +1,7 @@
 //! From the loader's word to a running kernel.
 
 use crate::options::Options;
-use crate::{logger, selftest};
+use crate::selftest;
 use core::panic::PanicInfo;
 use hal::{Cores, Disk, Pages, Processor};
 use log::{error, info, warn};
@@ -16,13 +16,13 @@ const FAILED: u8 = 1;
 
 fn kernel_main(boot: Result<BootInfo, LoaderError>) -> ! {
     machine::start_serial();
-    logger::start();
+    machine::start_logger();
     let boot = match boot {
         Ok(boot) => boot,
         Err(e) => refuse(&e),
     };
     let options = Options::parse(boot.command_line());
-    logger::set_level(options.level);
+    log::set_max_level(options.level);
     for unknown in options.unknown() {
         error!("unknown option on the kernel's command line: {unknown}");
     }

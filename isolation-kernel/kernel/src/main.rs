@@ -23,8 +23,6 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod boot;
 #[cfg(target_os = "none")]
-mod logger;
-#[cfg(target_os = "none")]
 mod options;
 #[cfg(target_os = "none")]
 mod selftest;

@@ -20,7 +20,8 @@
 //! | `firmware` | ACPI |
 //! | `virtio`, `net`, `disk`, `pool` | devices |
 //! | `parts` | one disk for many cores |
-//! | `serial`, `bytes`, `panic` | the serial line, and the last thing said on it |
+//! | `serial`, `bytes`, `logger`, `panic` | the serial line, the log, and the last thing said on it |
+//! | `alone` | a program in place of guests: in ring 0, with the machine to itself |
 //!
 //! Invariants: the kernel runs with interrupts off, but for the one instruction in which it halts, so nothing here
 //! runs in interrupt context. It has no vector registers of its own. It never faults: an exception in the kernel
@@ -56,6 +57,8 @@ mod parts;
 mod scale;
 
 #[cfg(target_os = "none")]
+mod alone;
+#[cfg(target_os = "none")]
 mod apic;
 #[cfg(target_os = "none")]
 mod boot;
@@ -79,6 +82,8 @@ mod guest;
 mod heap;
 #[cfg(target_os = "none")]
 mod layout;
+#[cfg(target_os = "none")]
+mod logger;
 #[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
@@ -110,6 +115,7 @@ mod virtio;
 
 #[cfg(target_os = "none")]
 pub use crate::{
+    alone::{Alone, Answer},
     boot::{BootInfo, LoaderError},
     cpu::Features,
     guest::kernel_flags,
@@ -117,6 +123,7 @@ pub use crate::{
         claimed_bytes as heap_claimed_bytes, is_in_window as is_in_heap_window, room as heap_room,
         used_bytes as heap_bytes,
     },
+    logger::start as start_logger,
     machine::{Config, Machine, StartError, StartFault},
     panic::{die, halt_for_ever, refuse},
     serial::{print, start as start_serial},

@@ -136,6 +136,25 @@ impl Machine {
         }
     }
 
+    /// Maps a page with these bits of its entry, replacing what was mapped there.
+    #[inline]
+    pub(crate) fn map_with(&mut self, space: &mut Space, at: Ppn, to: Mpn, bits: u64) -> Result<(), NoMemory> {
+        let address = u64::from(at.0) * PAGE;
+        let middle = self.make_middle(space, address)?;
+        let table = self.own_leaf(space, address, middle)?;
+        // SAFETY: `space` owns its tables.
+        let slot = unsafe { entry(table, index(address, 1)) };
+        // SAFETY: as above.
+        let before = unsafe { slot.read_volatile() };
+        // SAFETY: as above; the page table only decides what guests see, whatever `to` is.
+        unsafe { slot.write_volatile((u64::from(to.0) * PAGE) | bits) };
+        // What was not present is in no cache.
+        if before & PRESENT != 0 {
+            self.flush_page(space, address);
+        }
+        Ok(())
+    }
+
     /// Loads the tables of a space. False if they were loaded.
     #[inline(always)]
     pub(crate) fn load_space(&mut self, root: u64) -> bool {
@@ -188,20 +207,7 @@ impl Spaces for Machine {
     }
 
     fn map(&mut self, space: &mut Space, at: Ppn, to: Mpn, rights: Rights) -> Result<(), NoMemory> {
-        let address = u64::from(at.0) * PAGE;
-        let middle = self.make_middle(space, address)?;
-        let table = self.own_leaf(space, address, middle)?;
-        // SAFETY: `space` owns its tables.
-        let slot = unsafe { entry(table, index(address, 1)) };
-        // SAFETY: as above.
-        let before = unsafe { slot.read_volatile() };
-        // SAFETY: as above; the page table only decides what guests see, whatever `to` is.
-        unsafe { slot.write_volatile((u64::from(to.0) * PAGE) | guest_bits(rights)) };
-        // What was not present is in no cache.
-        if before & PRESENT != 0 {
-            self.flush_page(space, address);
-        }
-        Ok(())
+        self.map_with(space, at, to, guest_bits(rights))
     }
 
     fn unmap(&mut self, space: &mut Space, at: Ppn) {

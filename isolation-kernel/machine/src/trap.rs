@@ -172,19 +172,19 @@ pub unsafe fn activate() {
 #[unsafe(no_mangle)]
 extern "C" fn firn_fatal_trap(frame: *const TrapFrame) -> ! {
     // SAFETY: `trap.s` passes the frame it built on the stack in use, and GS is the kernel's.
-    let (vector, code) = unsafe {
+    let (vector, code, rip) = unsafe {
         (*per_cpu::this()).fatal = frame;
-        ((*frame).vector, (*frame).code)
+        ((*frame).vector, (*frame).code, (*frame).rip)
     };
-    let name = name_of(vector);
+    let (name, whose) = (name_of(vector), crate::alone::whose(rip));
     let address = Cr2::read_raw();
     let is_overflow = vector == 8
         && (crate::layout::guard_pages().contains(&(address / crate::PAGE * crate::PAGE))
             || crate::smp::is_guard(address));
     match vector {
         8 if is_overflow => panic!("the kernel's stack overflowed at {address:#x}"),
-        14 => panic!("{name} in the kernel at {address:#x}, code {code:#x}"),
-        _ => panic!("{name} in the kernel, code {code:#x}"),
+        14 => panic!("{name} in {whose} at {address:#x}, code {code:#x}"),
+        _ => panic!("{name} in {whose}, code {code:#x}"),
     }
 }
 

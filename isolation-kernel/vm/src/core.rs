@@ -39,7 +39,7 @@ use virtual_isa::limits::MAX_COMPLETION_BYTES;
 use virtual_isa::network::Network;
 
 /// Number of the supervisor VM.
-pub(crate) const SUPERVISOR: u32 = 0;
+pub const SUPERVISOR: u32 = 0;
 
 /// What a turn is charged with, beside its time, in which a VM found no memory.
 const VAIN_TURN_NS: u64 = 5_000;

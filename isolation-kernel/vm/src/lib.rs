@@ -28,7 +28,7 @@
 //! | `table` | all VMs by number |
 //! | `classes` | on what terms VMs share the machine |
 //! | `images` | loaded images, shared by their VMs |
-//! | `rings` | kernel ends of the byte rings |
+//! | [`rings`] | kernel ends of the byte rings |
 //! | [`route`] | the switch's decisions, pure |
 //! | `network` | moving frames |
 //! | `gate` | the supervisor's operations |
@@ -77,7 +77,7 @@ mod perform;
 mod piece;
 mod reclaim;
 mod report;
-mod rings;
+pub mod rings;
 pub mod route;
 mod start;
 mod status;
@@ -89,7 +89,8 @@ mod tlb;
 mod vm;
 
 pub use crate::ablation::Switches;
-pub use crate::core::Core;
+pub use crate::console::print_guest;
+pub use crate::core::{Core, SUPERVISOR};
 pub use crate::cores::{MAX_CORES, Seat, seats};
 pub use crate::start::BootError;
 #[cfg(feature = "planted-defects")]

@@ -22,9 +22,8 @@ use rand_chacha::rand_core::Rng;
 use virtual_isa::control;
 use virtual_isa::exception::Cause;
 use virtual_isa::gate::{ClassTerms, Counters, Event};
-use virtual_isa::limits::{MAX_ARGUMENT_BYTES, MAX_PAGES_PER_STEP};
-use virtual_isa::network::{MTU, Network};
-use virtual_isa::register::{Features, REGISTER_MAGIC, RegisterPage};
+use virtual_isa::limits::MAX_PAGES_PER_STEP;
+use virtual_isa::register::{Features, RegisterPage};
 
 /// What is left of a VM that ended, on its way back to the machine.
 pub struct Remains<H: Hardware> {
@@ -240,33 +239,19 @@ impl<H: Hardware> Core<'_, H> {
     }
 
     fn register_page(&self, vm: &Vm<H>) -> RegisterPage {
-        let mut arguments = [0; MAX_ARGUMENT_BYTES];
-        for (place, byte) in arguments.iter_mut().zip(vm.arguments.bytes()) {
-            *place = byte;
-        }
         let mut features = Features::TSC;
         features.set(Features::AVX, self.hw.has_avx());
         features.set(Features::SUPERVISOR, vm.is_privileged);
         let clock = self.hw.clock();
         RegisterPage {
-            magic: REGISTER_MAGIC,
-            isa_version: virtual_isa::ISA_VERSION,
-            vm: vm.number,
             generation: vm.generation,
             features: features.bits(),
             memory_pages: vm.memory_pages,
-            mtu: u32::try_from(MTU).unwrap_or(u32::MAX),
             base_tsc: clock.base_tsc,
             base_ns: clock.base_ns,
             scale: clock.scale,
             epoch_ns: clock.epoch_ns,
-            mac: Network::mac_of(vm.number),
-            gateway_mac: Network::SWITCH_MAC,
-            ipv4: self.network.ipv4_of(vm.number),
-            gateway_ipv4: self.network.switch_ipv4,
-            prefix_bits: u32::from(self.network.prefix_bits),
-            argument_bytes: u32::try_from(vm.arguments.len().min(MAX_ARGUMENT_BYTES)).unwrap_or(0),
-            arguments,
+            ..RegisterPage::new(&self.network, vm.number, &vm.arguments)
         }
     }
 

@@ -1,5 +1,6 @@
 //! The kernel's log, on the serial line: `[    1.234567] info  text`.
 
+use crate::{serial, time};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 struct Logger;
@@ -12,7 +13,7 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let us = machine::uptime_ns() / 1000;
+        let us = time::uptime_ns() / 1000;
         let level = match record.level() {
             Level::Error => "error",
             Level::Warn => "warn ",
@@ -20,20 +21,15 @@ impl Log for Logger {
             Level::Debug => "debug",
             Level::Trace => "trace",
         };
-        machine::print(format_args!("[{:5}.{:06}] {level} {}\n", us / 1_000_000, us % 1_000_000, record.args()));
+        serial::print(format_args!("[{:5}.{:06}] {level} {}\n", us / 1_000_000, us % 1_000_000, record.args()));
     }
 
     fn flush(&self) {}
 }
 
-/// Starts logging, at level `info`.
+/// Starts logging, at level `info`. Who wants another sets it in the crate `log`.
 pub fn start() {
     // Fails only if there is a logger already, which then goes on.
     let _ = log::set_logger(&LOGGER);
-    set_level(LevelFilter::Info);
-}
-
-/// Logs this level and what is more important.
-pub fn set_level(level: LevelFilter) {
-    log::set_max_level(level);
+    log::set_max_level(LevelFilter::Info);
 }
