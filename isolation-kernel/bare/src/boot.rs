@@ -1,9 +1,9 @@
 //! From the loader's word to the program's first instruction.
 
-use crate::instructions::{Bare, say_as_supervisor};
+use crate::console;
+use crate::instructions::Bare;
 use crate::plan::Only;
 use crate::program::Memory;
-use alloc::format;
 use core::fmt::Display;
 use core::panic::PanicInfo;
 use hal::Processor;
@@ -48,8 +48,7 @@ fn run(mut machine: Machine, only: &Only<'_>) -> ! {
     let Ok((alone, memory)) = loaded else { refuse(&"the machine has too little memory for the VM") };
     let start = only.image.entry();
     info!("vm {} runs alone in ring 0, without isolation: {} pages", only.vm, only.memory_pages);
-    let line = format!("fleet {}: 1 VM started", only.fleet);
-    say_as_supervisor(&mut machine, line.as_bytes());
+    console::say(&mut machine, format_args!("fleet {}: 1 VM started", only.fleet));
     let Some(bare) = Bare::new(machine, only, memory) else { refuse(&"the VM has too little memory for its rings") };
     // SAFETY: the first processor, once. The program is one of Firn's images, which keep to the virtual ISA: that it
     // could do otherwise is what is measured.

@@ -1,9 +1,9 @@
 //! What the program asks: the virtual instructions, as far as somebody alone has a use for them.
 
+use crate::console::Console;
 use crate::program::Memory;
 use crate::wire::Wire;
-use hal::{Mpn, Nanos, Pages, Processor, Registers, Serial};
-use heapless::Vec;
+use hal::{Mpn, Nanos, Pages, Processor, Registers};
 use log::{error, info};
 use machine::{Answer, Machine};
 use virtual_isa::control::{self, Devices, Pending};
@@ -16,12 +16,6 @@ use vm::decode::{Allegation, Request, decode};
 /// Status of a power-off by a program that had one which the machine cannot say.
 const FAILED: u8 = 1;
 
-/// Most bytes of a line that is typed.
-const MAX_LINE: usize = 64;
-
-/// What one who says nothing says.
-const NO_SUPERVISOR: &[u8] = b"error: a program that runs alone has no supervisor: it can only be ended, with \"down\"";
-
 /// The machine, and the program on it.
 pub struct Bare {
     hw: Machine,
@@ -31,7 +25,9 @@ pub struct Bare {
     /// First page that is no part of the image.
     heap_page: u64,
     wire: Wire,
-    typed: Vec<u8, MAX_LINE>,
+    console: Console,
+    /// How long the processor had nothing to do.
+    idle_ns: u64,
 }
 
 impl Bare {
@@ -44,7 +40,8 @@ impl Bare {
             heap_page: only.image.end_page().into(),
             wire: Wire::new(only.network, only.vm, &memory)?,
             memory,
-            typed: Vec::new(),
+            console: Console::default(),
+            idle_ns: 0,
         })
     }
 
@@ -53,7 +50,7 @@ impl Bare {
         loop {
             self.wire.send(&mut self.hw)?;
             self.wire.take_in(&mut self.hw)?;
-            self.listen();
+            self.console.listen(&mut self.hw, self.idle_ns);
             if deadline <= self.hw.now() {
                 self.hw.set_bits(self.control, control::PENDING, Pending::TIMER.bits());
                 return Ok(());
@@ -64,7 +61,9 @@ impl Bare {
             }
             self.wire.flush(&mut self.hw);
             self.hw.set_alarm(deadline);
+            let since = self.hw.now();
             self.hw.halt();
+            self.idle_ns += self.hw.now().since(since);
         }
     }
 
@@ -134,30 +133,6 @@ impl Bare {
         unreachable!("a machine that is off runs no code")
     }
 
-    /// Listens to what is typed for a supervisor.
-    fn listen(&mut self) {
-        while self.hw.has_typed() {
-            match self.hw.read_byte() {
-                Some(b'\n' | b'\r') => {
-                    let line = core::mem::take(&mut self.typed);
-                    match line.as_slice() {
-                        b"" => {}
-                        b"down" => {
-                            info!("the program is ended");
-                            self.hw.power_off(0);
-                        }
-                        _ => {
-                            say_as_supervisor(&mut self.hw, NO_SUPERVISOR);
-                        }
-                    }
-                }
-                // What is too long is no command, whatever its end.
-                Some(byte) => drop(self.typed.push(byte)),
-                None => return,
-            }
-        }
-    }
-
     fn perform(&mut self, request: Request) -> Result<u64, InstructionError> {
         let served = match request {
             Request::Notify(devices) => self.notify(devices),
@@ -177,11 +152,6 @@ impl Bare {
             }
         }
     }
-}
-
-/// Says a line as a supervisor would.
-pub fn say_as_supervisor(hw: &mut Machine, line: &[u8]) {
-    vm::print_guest(hw, vm::SUPERVISOR, line, |_| true);
 }
 
 impl Answer for Bare {

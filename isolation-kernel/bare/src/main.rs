@@ -13,12 +13,15 @@
 //! | `program` | its pages |
 //! | `instructions` | what it asks |
 //! | `wire` | its frames |
+//! | `console` | what is typed for a supervisor |
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 extern crate alloc;
 
 #[cfg(target_os = "none")]
 mod boot;
+#[cfg(target_os = "none")]
+mod console;
 #[cfg(target_os = "none")]
 mod instructions;
 #[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "on the host it is only tested"))]
