@@ -95,7 +95,7 @@ pub fn self_test(kernel: &Path, kind: Kind, accel: Accel) -> std::result::Result
         kind,
         accel,
         cpus: 1,
-        is_counted: false,
+        counting: None,
         memory_bytes: 128 << 20,
         kernel: kernel.to_path_buf(),
         options: "selftest".into(),

@@ -3,7 +3,7 @@
 use crate::accel::Wish;
 use crate::machine::DEFAULT_NAME;
 use crate::net::{Mode, Publish};
-use crate::qemu::Kind;
+use crate::qemu::{Counting, Kind};
 use crate::size;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -242,9 +242,10 @@ pub struct MachineOptions {
     /// How it is executed.
     #[arg(long, value_enum, default_value_t)]
     pub accel: Wish,
-    /// Count instructions: a nanosecond of the machine's time is one of its instructions. For measurements.
-    #[arg(long, hide = true)]
-    pub icount: bool,
+    /// Count instructions: a nanosecond of the machine's time is one of its instructions. For measurements. While it has
+    /// nothing to execute its time jumps, or with --icount=wait goes on as the host's does.
+    #[arg(long, hide = true, value_enum, value_name = "IDLE", num_args = 0..=1, default_missing_value = "jump", require_equals = true)]
+    pub icount: Option<Counting>,
     /// Let a debugger look into the machine, at this port of this host.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub gdb: Option<u16>,
@@ -295,6 +296,14 @@ mod tests {
         let machine = up.machine;
         assert_eq!((machine.memory, machine.machine, machine.accel), (Some(2 << 30), Kind::Q35, Wish::Tcg));
         assert_eq!((machine.swap, machine.swap_iops), (Some(4 << 30), Some(5000)));
+        for (line, expected) in [
+            ("firn up f", None),
+            ("firn up --icount f", Some(Counting::Jump)),
+            ("firn up f --icount=wait", Some(Counting::Wait)),
+        ] {
+            let Command::Up(up) = parse(line).unwrap().command else { panic!("up") };
+            assert_eq!(up.machine.icount, expected, "{line}");
+        }
         let Command::Up(up) = parse("firn up f.toml --swap 0").unwrap().command else { panic!("up") };
         assert_eq!((up.machine.swap, up.machine.swap_iops), (Some(0), None));
         let run = parse("firn run web -p 8080:80 -p 5353:53/udp --gdb 1234 --args body=9").unwrap().command;

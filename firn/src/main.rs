@@ -186,7 +186,7 @@ fn start(project: &Project, options: MachineOptions, fleet: Fleet, purpose: Purp
             name: options.name.name,
             kind: options.machine,
             wish: options.accel,
-            is_counted: options.icount,
+            counting: options.icount,
             options: options.kernel_options,
             net: purpose.net,
             publish: options.publish,

@@ -49,6 +49,16 @@ impl Accel {
     }
 }
 
+/// How the time of a machine goes that counts its instructions, a nanosecond each, when it has nothing to execute. Only
+/// translation can count, and only for one processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Counting {
+    /// It jumps to when there is something: for load from within.
+    Jump,
+    /// It goes on as the host's does: for load from outside, on which time-outs would fall otherwise.
+    Wait,
+}
+
 /// What the emulator is to run.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -58,9 +68,8 @@ pub struct Setup {
     pub accel: Accel,
     /// Processors.
     pub cpus: u32,
-    /// Whether the machine's time counts its instructions, a nanosecond each, instead of the host's time. Only
-    /// translation can, and only for one processor.
-    pub is_counted: bool,
+    /// Whether the machine's time counts its instructions, instead of the host's time, and how.
+    pub counting: Option<Counting>,
     /// Memory in bytes.
     pub memory_bytes: u64,
     /// The kernel.
@@ -80,7 +89,7 @@ pub fn arguments(setup: &Setup) -> Vec<OsString> {
     };
     let (accel, cpu) = match setup.accel {
         Accel::Kvm => ("kvm", "host"),
-        Accel::Tcg if setup.is_counted => ("tcg,thread=single,tb-size=512", "max"),
+        Accel::Tcg if setup.counting.is_some() => ("tcg,thread=single,tb-size=512", "max"),
         Accel::Tcg => ("tcg,thread=multi,tb-size=512", "max"),
     };
     let memory = format!("{}K", setup.memory_bytes / 1024);
@@ -99,9 +108,12 @@ pub fn arguments(setup: &Setup) -> Vec<OsString> {
     ];
     let mut arguments: Vec<OsString> = fixed.iter().flatten().map(OsString::from).collect();
     arguments.push(setup.kernel.clone().into());
-    if setup.is_counted {
-        // While it has nothing to execute its time jumps to when it has.
-        arguments.extend(["-icount".into(), "shift=0,sleep=off".into()]);
+    if let Some(counting) = setup.counting {
+        let sleep = match counting {
+            Counting::Jump => "shift=0,sleep=off",
+            Counting::Wait => "shift=0,sleep=on",
+        };
+        arguments.extend(["-icount".into(), sleep.into()]);
     }
     if !setup.options.is_empty() {
         arguments.extend(["-append".into(), setup.options.clone().into()]);
@@ -116,7 +128,7 @@ pub fn arguments(setup: &Setup) -> Vec<OsString> {
 /// the order; but devices do, which work in another thread: they may miss that there is something for them, and the
 /// machine that it has been done. With room for a second processor, which is never there, barriers are kept.
 fn processors(setup: &Setup) -> String {
-    match (setup.accel, setup.cpus, setup.is_counted) {
+    match (setup.accel, setup.cpus, setup.counting.is_some()) {
         (Accel::Tcg, 1, false) => "1,maxcpus=2".to_owned(),
         (_, cpus, _) => cpus.to_string(),
     }
@@ -153,12 +165,12 @@ pub fn machine_arguments(kind: Kind, netdev: String) -> Vec<OsString> {
 mod tests {
     use super::*;
 
-    fn setup(kind: Kind, accel: Accel, is_counted: bool) -> Setup {
+    fn setup(kind: Kind, accel: Accel, counting: Option<Counting>) -> Setup {
         Setup {
             kind,
             accel,
             cpus: 2,
-            is_counted,
+            counting,
             memory_bytes: 2 << 30,
             kernel: "/a b/kernel,1".into(),
             options: "log=debug selftest".into(),
@@ -166,27 +178,27 @@ mod tests {
         }
     }
 
-    fn line(kind: Kind, accel: Accel, is_counted: bool) -> String {
-        let mut all = arguments(&setup(kind, accel, is_counted));
+    fn line(kind: Kind, accel: Accel, counting: Option<Counting>) -> String {
+        let mut all = arguments(&setup(kind, accel, counting));
         all.extend(machine_arguments(kind, "user,id=wire".into()));
         all.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join("|")
     }
 
     #[test]
     fn one_processor_has_room_for_a_second_where_that_keeps_barriers() {
-        for (accel, is_counted, cpus, expected) in [
-            (Accel::Tcg, false, 1, "1,maxcpus=2"),
-            (Accel::Tcg, false, 2, "2"),
-            (Accel::Tcg, true, 1, "1"),
-            (Accel::Kvm, false, 1, "1"),
+        for (accel, counting, cpus, expected) in [
+            (Accel::Tcg, None, 1, "1,maxcpus=2"),
+            (Accel::Tcg, None, 2, "2"),
+            (Accel::Tcg, Some(Counting::Jump), 1, "1"),
+            (Accel::Kvm, None, 1, "1"),
         ] {
-            assert_eq!(processors(&Setup { cpus, ..setup(Kind::Microvm, accel, is_counted) }), expected);
+            assert_eq!(processors(&Setup { cpus, ..setup(Kind::Microvm, accel, counting) }), expected);
         }
     }
 
     #[test]
     fn the_command_line_names_what_was_asked_for() {
-        let microvm = line(Kind::Microvm, Accel::Tcg, false);
+        let microvm = line(Kind::Microvm, Accel::Tcg, None);
         for part in [
             "-M|microvm,",
             "-accel|tcg",
@@ -197,11 +209,13 @@ mod tests {
         ] {
             assert!(microvm.contains(part), "{part} in {microvm}");
         }
-        let q35 = line(Kind::Q35, Accel::Kvm, false);
+        let q35 = line(Kind::Q35, Accel::Kvm, None);
         assert!(q35.contains("-M|q35|-accel|kvm|-cpu|host|") && q35.contains("virtio-net-pci"), "{q35}");
         assert!(q35.contains("|-gdb|tcp:127.0.0.1:1234|") && !microvm.contains("-gdb"), "{q35}");
         assert!(microvm.contains("thread=multi") && !microvm.contains("-icount"), "{microvm}");
-        let counted = line(Kind::Microvm, Accel::Tcg, true);
+        let counted = line(Kind::Microvm, Accel::Tcg, Some(Counting::Jump));
         assert!(counted.contains("thread=single") && counted.contains("|-icount|shift=0,sleep=off|"), "{counted}");
+        let waiting = line(Kind::Microvm, Accel::Tcg, Some(Counting::Wait));
+        assert!(waiting.contains("thread=single") && waiting.contains("|-icount|shift=0,sleep=on|"), "{waiting}");
     }
 }

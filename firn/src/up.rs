@@ -8,7 +8,7 @@ use crate::logs::{Printer, SUPERVISOR_PROGRAM, Tail, service_program};
 use crate::machine::{self, Machine, Process, Record, ServiceRecord, ending, files, write_json};
 use crate::net::{self, Mode, Publish, Published};
 use crate::project::{Project, check_name};
-use crate::qemu::{Accel, Kind, Setup};
+use crate::qemu::{Accel, Counting, Kind, Setup};
 use crate::serial::Line;
 use crate::{bundle, down, gdb, holder, host, qemu, swap};
 use nix::sys::signal::Signal;
@@ -32,8 +32,8 @@ pub struct Request {
     pub kind: Kind,
     /// How it is to be executed.
     pub wish: Wish,
-    /// Whether its time is to count its instructions.
-    pub is_counted: bool,
+    /// Whether its time is to count its instructions, and how.
+    pub counting: Option<Counting>,
     /// Further options for the kernel.
     pub options: String,
     /// How its VMs are reached.
@@ -90,7 +90,7 @@ pub fn up(project: &Project, mut request: Request) -> Result<Up> {
         problem: format!("{:?} {problem}", request.name),
         remedy: "a name is 1 to 32 letters, digits, '-' and '_'".into(),
     })?;
-    if request.is_counted {
+    if request.counting.is_some() {
         check_counted(request.wish, request.fleet.cpus)?;
     }
     if matches!(request.system, System::Bare) {
@@ -108,7 +108,7 @@ pub fn up(project: &Project, mut request: Request) -> Result<Up> {
     }
     let ports = net::resolve(&request.publish, &request.fleet, request.service.as_deref())?;
     machine::clear_away(project, &request.name)?;
-    let choice = match (request.is_counted, request.gdb) {
+    let choice = match (request.counting.is_some(), request.gdb) {
         (true, _) => Choice { accel: Accel::Tcg, reason: "instructions are counted".into() },
         (_, Some(_)) if request.wish == Wish::Auto => Choice { accel: Accel::Tcg, reason: "for the debugger".into() },
         _ => accel::choose(project, request.wish, request.kind)?,
@@ -254,7 +254,7 @@ fn start(request: &Request, choice: &Choice, ports: Vec<Published>, folder: Path
         kind: request.kind,
         accel: choice.accel,
         cpus: fleet.cpus,
-        is_counted: request.is_counted,
+        counting: request.counting,
         memory_bytes: fleet.memory_bytes,
         kernel: files::KERNEL.into(),
         options: request.options.clone(),
@@ -273,7 +273,7 @@ fn start(request: &Request, choice: &Choice, ports: Vec<Published>, folder: Path
         accel: choice.accel.name().to_owned(),
         cpus: fleet.cpus,
         memory_bytes: fleet.memory_bytes,
-        is_counted: request.is_counted,
+        is_counted: request.counting.is_some(),
         swap,
         started_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         holder: started.holder,

@@ -3,7 +3,7 @@
 //! The load itself runs in this same program, started again inside the machine's network.
 
 use crate::arena::report::ArenaReport;
-use crate::fleet::Fleet;
+use crate::fleet::{Boot, Fleet};
 use crate::machine::{Failure, Firn, Machine, Running, Task, counter};
 use crate::progress::Steps;
 use crate::report::HttpReport;
@@ -154,14 +154,19 @@ impl<'a> Session<'a> {
         write(file, fleet.to_toml(&format!("loadgen {}", driver.firn.name)).as_bytes())?;
         let mut options = Vec::new();
         if fleet.icount {
-            options.push("--icount");
+            options.push(if fleet.is_asked_from_outside { "--icount=wait" } else { "--icount" });
         }
         if !fleet.kernel_options.is_empty() {
             options.extend(["--kernel-options", &fleet.kernel_options]);
         }
-        let boot = fleet.boot.as_ref().map(|boot| [boot.kernel.to_string_lossy(), boot.initrd.to_string_lossy()]);
-        if let Some([kernel, initrd]) = &boot {
-            options.extend(["--kernel", kernel, "--initrd", initrd]);
+        let foreign = match &fleet.boot {
+            Some(Boot::Foreign { kernel, initrd }) => Some([kernel.to_string_lossy(), initrd.to_string_lossy()]),
+            Some(Boot::Bare) | None => None,
+        };
+        match &foreign {
+            Some([kernel, initrd]) => options.extend(["--kernel", kernel, "--initrd", initrd]),
+            None if fleet.boot.is_some() => options.push("--bare"),
+            None => {}
         }
         let mut running = Running::start(driver.firn, file, &options)?;
         let machine = running.wait_for_emulator()?;

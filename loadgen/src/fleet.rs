@@ -24,6 +24,9 @@ pub struct Fleet {
     /// Whether the machine is to count instructions: a nanosecond of its time is one of them.
     #[serde(default)]
     pub icount: bool,
+    /// Whether such a machine is asked from outside: its time then goes on while it has nothing to execute.
+    #[serde(default)]
+    pub is_asked_from_outside: bool,
     /// What the VMs are given as arguments.
     pub arguments: String,
     /// The group they are in. Groups have equal weights.
@@ -42,11 +45,17 @@ pub struct Fleet {
 
 /// What a machine boots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Boot {
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// What it is given.
-    pub initrd: PathBuf,
+#[serde(rename_all = "kebab-case")]
+pub enum Boot {
+    /// Another kernel.
+    Foreign {
+        /// The kernel.
+        kernel: PathBuf,
+        /// What it is given.
+        initrd: PathBuf,
+    },
+    /// The one VM itself, in ring 0.
+    Bare,
 }
 
 /// VMs that are there besides those that are measured.
@@ -98,6 +107,7 @@ impl Fleet {
             image: "web".to_owned(),
             vm_memory: "4M".to_owned(),
             icount: false,
+            is_asked_from_outside: false,
             arguments: "body=128".to_owned(),
             group: None,
             kernel_options: String::new(),

@@ -48,7 +48,7 @@ pub fn boot_on(kind: Kind, cpus: u32, options: &str, bundle: Option<&[u8]>, disk
         kind,
         accel: Accel::Tcg,
         cpus,
-        is_counted: false,
+        counting: None,
         memory_bytes: 128 << 20,
         kernel: project.kernel(),
         options: options.to_owned(),

@@ -24,6 +24,7 @@
 //! | [`scale`] | throughput with few and with many VMs |
 //! | [`services`] | what a service costs and serves, beside processes and containers of Linux |
 //! | [`switch`] | what the kernel's shortest paths take |
+//! | [`tax`] | what isolation costs, beside the same server without it |
 //! | [`tlb`] | what address spaces of a VM's own take |
 //! | [`wake`] | what waking a VM takes, from each tier |
 
@@ -51,6 +52,7 @@ pub mod services;
 pub mod spread;
 pub mod suite;
 pub mod switch;
+pub mod tax;
 pub mod tlb;
 pub mod wake;
 pub mod wakes;
@@ -83,6 +85,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scale::SCENARIO,
     services::SCENARIO,
     switch::SCENARIO,
+    tax::SCENARIO,
     tlb::SCENARIO,
     wake::SCENARIO,
 ];

@@ -49,7 +49,7 @@ pub struct Measure {
     pub unit: String,
     /// The figure: the median, if there were several runs. Nothing if it could not be had.
     pub value: Option<f64>,
-    /// How far the runs lie apart, if there were several.
+    /// How far the runs lie apart, if there were several; or the samples of the one.
     pub spread: Option<Spread>,
     /// What it is to be.
     pub budget: Option<Budget>,
@@ -92,6 +92,13 @@ impl Measure {
         Self { budget: Some(Budget::AtLeast(budget)), ..self }
     }
 
+    /// A figure that was taken several times in one run: the median, with its spread.
+    #[must_use]
+    pub fn of_samples(name: &str, about: &str, unit: &str, samples: &[Option<f64>]) -> Self {
+        let spread = Spread::of(samples.iter().copied());
+        Self { spread, ..Self::new(name, about, unit, median(samples.iter().copied())) }
+    }
+
     /// Whether the budget is kept, if there is one and the figure could be had.
     #[must_use]
     pub fn is_kept(&self) -> Option<bool> {
@@ -111,7 +118,7 @@ impl Measure {
     fn of_runs(runs: &[&Self]) -> Option<Self> {
         let values = || runs.iter().map(|measure| measure.value);
         let (value, spread) = (median(values()), Spread::of(values()));
-        runs.first().map(|&first| Self { value, spread, ..first.clone() })
+        runs.first().map(|&first| Self { value, spread: spread.or(first.spread), ..first.clone() })
     }
 }
 

@@ -100,7 +100,7 @@ pub fn on(fleet: Fleet, name: &str, peer: Peer, service: Service) -> Result<Flee
     let Image { kernel, initrd, tsc_khz, .. } = Image::make(Path::new(FOLDER), service)?;
     let words = words(name, peer, service, fleet.vms);
     let kernel_options = format!("{KERNEL_WORDS} possible_cpus={} tsc_early_khz={tsc_khz} {words}", fleet.cpus);
-    Ok(Fleet { boot: Some(Boot { kernel, initrd }), kernel_options, ..fleet })
+    Ok(Fleet { boot: Some(Boot::Foreign { kernel, initrd }), kernel_options, ..fleet })
 }
 
 #[cfg(test)]
