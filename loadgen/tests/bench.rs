@@ -138,6 +138,28 @@ fn scale_measures_new_and_kept_connections_for_each_number_of_vms() {
 }
 
 #[test]
+fn tax_boots_the_server_alone_and_as_vms() {
+    let stage = few(3);
+    let (status, summary, complaints) = run(&stage, "tax", &["--vms", "3", "--seconds", "0.2", "--quick"]);
+    assert_eq!((status, complaints.as_str()), (0, ""), "{summary}");
+    let ups: Vec<_> = stage.whole_diary().into_iter().filter(|line| line.starts_with("up ")).collect();
+    let is_bare: Vec<bool> = ups.iter().map(|up| up.ends_with(" --bare")).collect();
+    assert_eq!(is_bare, [true, false, false, true, false, false], "a round, and the counts: {ups:?}");
+    let counting = ups.iter().map(|up| up.contains("--icount=wait"));
+    assert_eq!(counting.collect::<Vec<_>>(), [false, false, false, true, true, true]);
+    let report = json_in(&stage.path("out/tax.json"));
+    for mode in ["new", "kept"] {
+        assert_eq!(figure(&report, &format!("{mode}_firn_1_ratio"))["budget"]["at_least"], 0.8);
+        for name in ["bare_per_s", "firn_3_ratio", "bare_instructions", "firn_3_instructions_ratio"] {
+            assert!(figure(&report, &format!("{mode}_{name}"))["value"].as_f64().is_some(), "{mode}_{name}");
+        }
+    }
+    assert!(summary.contains("budget at least 0.80") && stage.path("out/tax.svg").exists(), "{summary}");
+    let (status, _, complaints) = run(&stage, "tax", &["--cpus", "2"]);
+    assert!(status == 2 && complaints.contains("has one processor"), "{complaints}");
+}
+
+#[test]
 fn cores_compares_work_and_requests_on_one_processor_and_on_two() {
     let stage = few(3);
     let (status, summary, complaints) = run(&stage, "cores", &["--vms", "3", "--seconds", "0.2"]);
@@ -216,6 +238,7 @@ fn scenarios_are_listed() {
         "memory",
         "packets",
         "scale",
+        "tax",
         "wake",
         "all",
         "compare",

@@ -42,7 +42,22 @@ pub fn boot_with_disk(kind: Kind, options: &str, bundle: Option<&[u8]>, disk: Op
 
 /// The same on so many processors.
 pub fn boot_on(kind: Kind, cpus: u32, options: &str, bundle: Option<&[u8]>, disk: Option<u64>) -> (i32, String) {
-    let project = built();
+    boot_kernel(built().kernel(), kind, cpus, options, bundle, disk)
+}
+
+/// The VM of a bundle in place of the kernel.
+pub fn boot_bare(kind: Kind, bundle: Option<&[u8]>) -> (i32, String) {
+    boot_kernel(built().bare(), kind, 1, "", bundle, None)
+}
+
+fn boot_kernel(
+    kernel: PathBuf,
+    kind: Kind,
+    cpus: u32,
+    options: &str,
+    bundle: Option<&[u8]>,
+    disk: Option<u64>,
+) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup {
         kind,
@@ -50,7 +65,7 @@ pub fn boot_on(kind: Kind, cpus: u32, options: &str, bundle: Option<&[u8]>, disk
         cpus,
         counting: None,
         memory_bytes: 128 << 20,
-        kernel: project.kernel(),
+        kernel,
         options: options.to_owned(),
         gdb: None,
     };

@@ -99,3 +99,118 @@ impl<'a> Only<'a> {
 fn unpack<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), PlanError> {
     postcard::take_from_bytes(bytes).map_err(|_| PlanError::Unreadable)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+    use virtual_isa::PAGE_SIZE;
+    use virtual_isa::bundle::encode_header;
+    use virtual_isa::gate::{ClassTerms, ProcessorTerms};
+    use virtual_isa::image::{HEADER_BYTES, IMAGE_MAGIC, RUN_BYTES, checksum};
+
+    /// An image of one page of text, and no contents.
+    fn image() -> Vec<u8> {
+        let mut run = Vec::new();
+        for word in [0x20_u32, 1, 5, 0, 0, 0] {
+            run.extend(word.to_le_bytes());
+        }
+        let mut bytes = Vec::new();
+        bytes.extend(IMAGE_MAGIC.to_le_bytes());
+        bytes.extend(virtual_isa::ISA_VERSION.to_le_bytes());
+        bytes.extend(1_u32.to_le_bytes());
+        bytes.extend(0x2_0000_u64.to_le_bytes());
+        bytes.extend(((HEADER_BYTES + RUN_BYTES) as u64).to_le_bytes());
+        bytes.extend(checksum(&run).to_le_bytes());
+        bytes.extend(0_u32.to_le_bytes());
+        bytes.extend(run);
+        bytes
+    }
+
+    fn service(entry: u32, first_vm: u32, count: u32) -> ServicePlan<'static> {
+        ServicePlan {
+            name: "web",
+            entry,
+            first_vm,
+            count,
+            memory_pages: 1024,
+            minimum_pages: 0,
+            shares: 100,
+            terms: ClassTerms::DEFAULT,
+            gateway: None,
+            arguments: "body=128",
+        }
+    }
+
+    fn plan(services: &[ServicePlan<'_>]) -> Vec<u8> {
+        let nr_services = u32::try_from(services.len()).unwrap();
+        let header = Plan { power_off_when_done: false, nr_groups: 1, nr_services, name: "fleet" };
+        let group =
+            GroupPlan { name: "group", processor: ProcessorTerms { shares: 7, reservation_ppm: 0, limit_ppm: 0 } };
+        let mut bytes = postcard::to_stdvec(&header).unwrap();
+        bytes.extend(postcard::to_stdvec(&group).unwrap());
+        services.iter().for_each(|service| bytes.extend(postcard::to_stdvec(service).unwrap()));
+        bytes
+    }
+
+    /// A bundle with that plan, a supervisor's image and the VM's, which are entries 2 and 3.
+    fn bundle(plan: Vec<u8>) -> Vec<u8> {
+        let machine = MachinePlan {
+            network: Network::default(),
+            seed: [7; 32],
+            written_ns: 1,
+            supervisor_pages: 1024,
+            swap_pages: 0,
+        };
+        let machine = postcard::to_stdvec(&machine).unwrap();
+        let contents = [
+            (EntryKind::Machine, "machine", machine),
+            (EntryKind::Plan, "plan", plan),
+            (EntryKind::Image, "supervisor", image()),
+            (EntryKind::Image, "web", image()),
+        ];
+        let table = contents.iter().map(|(kind, name, bytes)| (*kind, *name, u32::try_from(bytes.len()).unwrap()));
+        let mut file = Vec::new();
+        encode_header(table, |bytes| file.extend_from_slice(bytes));
+        for (_, _, bytes) in &contents {
+            file.resize(file.len().next_multiple_of(PAGE_SIZE), 0);
+            file.extend_from_slice(bytes);
+        }
+        file.resize(file.len().next_multiple_of(PAGE_SIZE), 0);
+        file
+    }
+
+    #[test]
+    fn the_one_vm_is_found_behind_groups_and_empty_services() {
+        let file = bundle(plan(&[service(2, 1, 0), service(3, 1, 1)]));
+        let only = Only::read(&file).unwrap();
+        assert_eq!((only.fleet, only.vm, only.memory_pages, only.arguments), ("fleet", 1, 1024, "body=128"));
+        assert_eq!((only.image.entry(), only.network), (0x2_0000, Network::default()));
+    }
+
+    #[test]
+    fn what_cannot_run_alone_is_refused_with_its_reason() {
+        let refused = |services: &[ServicePlan<'_>]| Only::read(&bundle(plan(services))).map(|_| ()).unwrap_err();
+        assert_eq!(refused(&[]), PlanError::NotOne { vms: 0 });
+        assert_eq!(refused(&[service(3, 1, 2)]), PlanError::NotOne { vms: 2 });
+        assert_eq!(refused(&[service(3, 1, 1), service(3, 2, 1)]), PlanError::NotOne { vms: 2 });
+        let most = service(3, 1, u32::MAX);
+        assert_eq!(refused(&[most, most]), PlanError::NotOne { vms: 2 * u64::from(u32::MAX) });
+        for entry in [0, 1, 4, u32::MAX] {
+            assert_eq!(refused(&[service(entry, 1, 1)]), PlanError::NoImage, "{entry}");
+        }
+        let small = ServicePlan { memory_pages: 0x20, ..service(3, 1, 1) };
+        assert_eq!(refused(&[small]), PlanError::Image(ImageError::MemoryTooSmall { needed: 0x21 }));
+        assert!(matches!(refused(&[service(3, u32::MAX, 1)]), PlanError::Network(_)));
+    }
+
+    #[test]
+    fn plans_cut_anywhere_are_unreadable_and_nothing_panics() {
+        let whole = plan(&[service(3, 1, 1)]);
+        for length in 0..whole.len() {
+            let read = Only::read(&bundle(whole[..length].to_vec())).map(|_| ());
+            assert_eq!(read, Err(PlanError::Unreadable), "{length}");
+        }
+        assert!(matches!(Only::read(&[]), Err(PlanError::Bundle(BundleError::Truncated))));
+    }
+}

@@ -123,15 +123,13 @@ impl Wire {
         let mut any = false;
         for _ in 0..BATCH {
             let Some(frame) = self.held.take().or_else(|| hw.receive()) else { break };
-            if is_packet(frame.bytes()) {
+            if is_ipv4(frame.bytes()) || !self.is_answered(hw, frame.bytes()) {
                 let Some(head) = self.receive.push(hw, self.receive_head, frame.bytes())? else {
                     self.held = Some(frame);
                     break;
                 };
                 self.receive_head = head;
                 any = true;
-            } else {
-                self.answer(hw, frame.bytes());
             }
             hw.give_frame(frame);
         }
@@ -141,14 +139,14 @@ impl Wire {
         Ok(())
     }
 
-    /// Answers who asks for the Ethernet address of the program or of the next hop.
-    fn answer(&mut self, hw: &mut Machine, request: &[u8]) {
-        let verdict = route::route(&self.network, &self.gateways, Source::Wire, request, request.len());
-        let Verdict::Asks { ipv4, vm, mac } = verdict else { return };
-        if vm.is_some_and(|vm| vm != self.vm) {
-            return;
-        }
-        let Some(mut answer) = hw.take_frame() else { return };
+    /// Whether a frame is no packet of the program's. Who asks in it for the Ethernet address of the program, or of the
+    /// next hop, is answered.
+    fn is_answered(&mut self, hw: &mut Machine, request: &[u8]) -> bool {
+        let (ipv4, mac) = match route::route(&self.network, &self.gateways, Source::Wire, request, request.len()) {
+            Verdict::Asks { ipv4, vm, mac } if vm.is_none_or(|vm| vm == self.vm) => (ipv4, mac),
+            verdict => return verdict != Verdict::ToVm(self.vm),
+        };
+        let Some(mut answer) = hw.take_frame() else { return true };
         answer.set_length(MAX_ANSWER_BYTES);
         let sent = match route::answer(request, ipv4, mac, answer.bytes_mut()) {
             Some(length) => {
@@ -162,11 +160,12 @@ impl Wire {
             // Whoever asked asks again.
             Err(frame) => hw.give_frame(frame),
         }
+        true
     }
 }
 
-/// Whether a frame is an IPv4 packet: all others are looked at.
-fn is_packet(frame: &[u8]) -> bool {
+/// Whether a frame is an IPv4 packet, which nobody looks at. All others may be for whoever keeps addresses.
+fn is_ipv4(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[0x08, 0x00])
 }
 

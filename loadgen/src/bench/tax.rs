@@ -129,9 +129,7 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     let systems = System::all(options.vms.unwrap_or(DEFAULT_VMS));
     let mut timed = Vec::new();
     for round in 0..options.usual(ROUNDS) {
-        let mut order = systems.clone();
-        order.rotate_left(round % systems.len());
-        for system in order {
+        for system in in_round(&systems, round) {
             timed.push(time(bench, system, round, (memory, seconds))?);
         }
     }
@@ -154,6 +152,11 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         table: Vec::new(),
         samples: json!({ "timed": &timed, "counted": &counted }),
     })
+}
+
+/// The systems in the order of a round: each is the first in its turn.
+fn in_round(systems: &[System], round: usize) -> impl Iterator<Item = System> + '_ {
+    systems.iter().copied().cycle().skip(round).take(systems.len())
 }
 
 /// Boots one of them, and loads it in both ways.
@@ -290,6 +293,15 @@ mod tests {
         assert_eq!((part.is_kept(), of(&figures, "kept_firn_1_ratio").is_kept()), (Some(true), Some(false)));
         assert_eq!(of(&figures, "kept_firn_1000_ratio").budget, None);
         assert_eq!(of(&figures, "new_firn_1_instructions").value, None);
+    }
+
+    #[test]
+    fn each_system_is_the_first_in_its_turn() {
+        let systems = System::all(5);
+        let order = |round| in_round(&systems, round).collect::<Vec<_>>();
+        assert_eq!(order(0), [System::Bare, System::Firn(1), System::Firn(5)]);
+        assert_eq!(order(1), [System::Firn(1), System::Firn(5), System::Bare]);
+        assert_eq!((order(2)[0], order(3)), (System::Firn(5), order(0)));
     }
 
     #[test]

@@ -20,7 +20,7 @@ up) echo "$machine" > "$here/up"; sleep 0.3
     echo "$(cat "$here/up"),\"started_seconds\":0.3}" ;;
 exec) if [ DIES = 1 ]; then sleep 0.6; rm "$here/up"; exec sleep 30; fi
     shift 4; exec "$@" ;;
-status) echo '{"free_pages":1000,"total_pages":5000,"private_pages":30,"table_pages":12,"ended":0,"parked":COUNT,"parked_on_disk":ON_DISK,"uptime_ns":'$(date +%s%N)'}' ;;
+status) echo '{"free_pages":1000,"total_pages":5000,"private_pages":30,"table_pages":12,"ended":0,"parked":COUNT,"parked_on_disk":ON_DISK,"idle_ns":7,"uptime_ns":'$(date +%s%N)'}' ;;
 inspect) now=$(($(date +%s%3N) % 1000000000))
     echo "{\"instructions\":$now,\"guest_ns\":$((now * 500000)),\"kernel_ns\":7}" ;;
 ask) echo "$@" > "$here/asked"
