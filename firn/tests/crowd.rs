@@ -23,6 +23,12 @@ done
 curl --silent --fail --max-time 10 http://$address/healthz || exit 12
 "#;
 
+/// Storms in a row, unless `FIRN_STORMS` says how many.
+const STORMS: usize = 2;
+
+/// Pages that a VM may have when a storm is over.
+const MOST_LEFT: u64 = 24;
+
 #[test]
 fn slow_and_rude_clients_keep_nobody_out_and_their_memory_comes_back() {
     let bench = Bench::new();
@@ -38,19 +44,23 @@ fn slow_and_rude_clients_keep_nobody_out_and_their_memory_comes_back() {
     assert_eq!(bench.fetch("crowd", "http://10.65.0.1/").len(), 128);
     let before = pages();
     assert!(before <= 12, "{before} pages after a request");
-    let storm = bench.firn(["exec", "--name", "crowd", "--", "bash", "-c", STORM]).expect(0);
-    assert_eq!(storm.out, "ok\n");
-    assert_eq!(bench.fetch("crowd", "http://[fd66:6972:6e00::10.65.0.1]/").len(), 128);
-    // The slow ones are cut off after three seconds, and the heap is given back.
-    let begun = std::time::Instant::now();
-    let after = loop {
-        let after = pages();
-        if after <= 40 || begun.elapsed().as_secs() > 60 {
-            break after;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(500));
-    };
-    assert!(after <= 40, "{before} pages before, {after} after");
+    let storms = std::env::var("FIRN_STORMS").ok().and_then(|text| text.parse().ok()).unwrap_or(STORMS);
+    for storm in 1..=storms {
+        let outcome = bench.firn(["exec", "--name", "crowd", "--", "bash", "-c", STORM]).expect(0);
+        assert_eq!(outcome.out, "ok\n");
+        assert_eq!(bench.fetch("crowd", "http://[fd66:6972:6e00::10.65.0.1]/").len(), 128);
+        // The slow ones are cut off after three seconds, and a second later what is free is given back.
+        let begun = std::time::Instant::now();
+        let after = loop {
+            let after = pages();
+            if after <= MOST_LEFT || begun.elapsed().as_secs() > 60 {
+                break after;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        };
+        println!("storm {storm}: {before} pages before, {after} after {} s", begun.elapsed().as_secs());
+        assert!(after <= MOST_LEFT, "storm {storm}: {before} pages before, {after} after");
+    }
     bench.firn(["down", "--name", "crowd"]).expect(0);
 }
 

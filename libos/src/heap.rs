@@ -1,9 +1,11 @@
 //! The heap grows a page at a time: a page that is never touched costs nothing, one that is touched costs the VM
-//! a page for as long as it is the VM's. What is free at the top is given back.
+//! a page for as long as it is the VM's. Whole pages that are free are given back some time after a burst, wherever they
+//! lie: what is still in use may lie above them, or among them.
 
 use core::alloc::Layout;
+use core::cell::{Cell, UnsafeCell};
 use core::fmt;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use talc::base::Talc;
 use talc::base::binning::{Binning, linear_extent_then_linearly_divided_exponential_binning};
 use talc::source::Source;
@@ -11,14 +13,20 @@ use talc::source::Source;
 /// Bytes in a page.
 const PAGE: usize = virtual_isa::PAGE_SIZE;
 
-/// Free bytes at the top of the heap from which on they are given back.
-const MOST_SLACK: usize = 16 * PAGE;
+/// Free bytes, more than at the last look for pages to give back, from which on it is worth looking again.
+const WORTHWHILE: usize = 8 * PAGE;
 
-/// Free bytes at the top that stay then, so that the next request does not grow the heap again.
-const KEPT_SLACK: usize = 4 * PAGE;
+/// How long memory is left to whoever wants it next before it is given back.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
+/// Bytes of the largest gaps, which are looked for first, then those of half as many, down to a page.
+const LARGE_GAP: usize = 64 * PAGE;
+
+/// Gaps that are looked at in one go.
+const MOST_GAPS: usize = 256;
 
 /// 64 free lists: half a kilobyte of bookkeeping, on the page where the image's data ends.
-pub(crate) struct Compact;
+struct Compact;
 
 impl Binning for Compact {
     type AvailabilityBitField = u64;
@@ -29,11 +37,9 @@ impl Binning for Compact {
 }
 
 /// Where the heap's memory comes from: one range of addresses, from its start.
-pub(crate) struct Growing {
+struct Growing {
     /// The range that is the heap's, as soon as it is known.
     find: fn() -> (*mut u8, *mut u8),
-    /// What is done with pages at the top that are given back.
-    give_back: fn(*mut u8, usize),
     /// End of what the allocator has now.
     end: Option<NonNull<u8>>,
 }
@@ -41,15 +47,6 @@ pub(crate) struct Growing {
 impl fmt::Debug for Growing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Growing").field("end", &self.end).finish_non_exhaustive()
-    }
-}
-
-impl Growing {
-    /// # Safety
-    /// `find` must return the start and end of memory that is this allocator's alone. `give_back` must leave every
-    /// byte of its range readable and writable.
-    pub const unsafe fn new(find: fn() -> (*mut u8, *mut u8), give_back: fn(*mut u8, usize)) -> Self {
-        Self { find, give_back, end: None }
     }
 }
 
@@ -67,7 +64,7 @@ unsafe impl Source for Growing {
         let page_end = |address: usize| address.checked_next_multiple_of(PAGE).ok_or(());
         if let Some(end) = talc.source.end {
             // What is free at the top counts.
-            // SAFETY: `end` is the heap's: it was returned by `claim`, `extend` or `resize`, last.
+            // SAFETY: `end` is the heap's: it was returned by `claim` or `extend`, last.
             let top = unsafe { talc.reserved(end) }.up_to.addr().get();
             let goal = page_end(top.checked_add(needed).ok_or(())?)?;
             if goal <= end.addr().get() || goal > limit.addr() {
@@ -86,137 +83,170 @@ unsafe impl Source for Growing {
         talc.source.end = unsafe { talc.claim(start, goal - start.addr()) };
         if talc.source.end.is_some() { Ok(()) } else { Err(()) }
     }
+}
 
-    const TRACK_HEAP_END: bool = true;
+/// A gap that is held while pages are given back. It is written to its own beginning.
+struct Held {
+    next: *mut Held,
+    bytes: usize,
+}
 
-    unsafe fn resize(&mut self, chunk_base: *mut u8, heap_end: *mut u8, is_heap_base: bool) -> *mut u8 {
-        if is_heap_base || heap_end.addr() - chunk_base.addr() < MOST_SLACK {
-            return heap_end;
+const HELD_ALIGN: usize = align_of::<Held>();
+
+/// The memory of a VM's program.
+pub(crate) struct Heap {
+    talc: UnsafeCell<Talc<Growing, Compact>>,
+    /// Gives whole pages back, by their start and length.
+    discard: fn(*mut u8, usize),
+    /// The least that was free since pages were given back.
+    least_free: Cell<usize>,
+    /// When pages are to be given back.
+    trim_at: Cell<Option<u64>>,
+}
+
+impl Heap {
+    /// # Safety
+    /// `find` must return the start and end of memory that is this heap's alone. `discard` must leave every byte of its
+    /// range readable and writable. Neither may allocate. The heap may be used by one thread at a time.
+    pub const unsafe fn new(find: fn() -> (*mut u8, *mut u8), discard: fn(*mut u8, usize)) -> Self {
+        Self {
+            talc: UnsafeCell::new(Talc::new(Growing { find, end: None })),
+            discard,
+            least_free: Cell::new(0),
+            trim_at: Cell::new(None),
         }
-        let kept = (chunk_base.addr() + KEPT_SLACK).next_multiple_of(PAGE);
-        let new_end = heap_end.with_addr(kept);
-        // The heap ends at a page's end: see `acquire`.
-        (self.give_back)(new_end, heap_end.addr() - kept);
-        self.end = NonNull::new(new_end);
-        new_end
     }
+
+    /// Works on the allocator.
+    fn with<R>(&self, work: impl FnOnce(&mut Talc<Growing, Compact>) -> R) -> R {
+        // SAFETY: the heap is used by one thread at a time, and none of the works below comes back here.
+        work(unsafe { &mut *self.talc.get() })
+    }
+
+    /// # Safety
+    /// As [`core::alloc::GlobalAlloc`] has it; the same below.
+    pub unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises; the same below.
+        let memory = self.with(|talc| unsafe { talc.allocate(layout) });
+        self.note(layout.size());
+        memory.map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    /// Notes that so much was allocated. What is small adds up, and is seen when the program rests.
+    fn note(&self, bytes: usize) {
+        if bytes >= PAGE {
+            self.least_free.set(self.least_free.get().min(self.free()));
+        }
+    }
+
+    /// Free bytes of what the allocator has.
+    fn free(&self) -> usize {
+        self.with(|talc| talc.counters().available_bytes)
+    }
+
+    pub unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        self.with(|talc| unsafe { talc.deallocate(memory, layout) });
+    }
+
+    pub unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: as above. What cannot grow where it is has a new size above the old one.
+        unsafe {
+            if self.with(|talc| talc.try_realloc_in_place(memory, layout, new_size)) {
+                self.note(new_size);
+                return memory;
+            }
+            let moved = self.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
+            if !moved.is_null() {
+                moved.copy_from_nonoverlapping(memory, layout.size());
+                self.dealloc(memory, layout);
+            }
+            moved
+        }
+    }
+
+    /// Bytes between the heap's start and the end of memory.
+    pub fn size(&self) -> usize {
+        let (start, end) = self.with(|talc| (talc.source.find)());
+        end.addr() - start.addr()
+    }
+
+    /// Bytes of it that nobody has.
+    pub fn left(&self) -> usize {
+        let claimed = self.with(|talc| talc.counters().claimed_bytes);
+        self.size().saturating_sub(claimed).saturating_add(self.free())
+    }
+
+    /// Gives pages back if it is time to. Returns when to come again, if nothing happens.
+    pub fn tend(&self, now_ns: u64) -> Option<u64> {
+        let free = self.free();
+        let least = self.least_free.get().min(free);
+        self.least_free.set(least);
+        if free - least < WORTHWHILE {
+            self.trim_at.set(None);
+        } else if let Some(at) = self.trim_at.get() {
+            if at <= now_ns {
+                self.trim();
+                self.least_free.set(free);
+                self.trim_at.set(None);
+            }
+        } else {
+            self.trim_at.set(Some(now_ns.saturating_add(PATIENCE_NS)));
+        }
+        self.trim_at.get()
+    }
+
+    /// Gives back the pages that lie in gaps between allocations. The allocator shows no gaps: each is allocated, as far as
+    /// it goes, until all are found; then what is in them is nobody's.
+    #[cold]
+    fn trim(&self) {
+        let mut held: *mut Held = ptr::null_mut();
+        let (mut least, mut nr_held) = (LARGE_GAP, 0);
+        while nr_held < MOST_GAPS && least >= PAGE {
+            match self.with(|talc| hold(talc, least)) {
+                Some((start, bytes)) => {
+                    // SAFETY: it is more than a page, aligned as asked for, and was allocated just now.
+                    unsafe { start.cast::<Held>().write(Held { next: held, bytes }) };
+                    held = start.cast();
+                    nr_held += 1;
+                }
+                None => least /= 2,
+            }
+        }
+        while !held.is_null() {
+            let start: *mut u8 = held.cast();
+            // SAFETY: it was written above.
+            let Held { next, bytes } = unsafe { held.read() };
+            let first = (start.addr() + size_of::<Held>()).next_multiple_of(PAGE);
+            let end = (start.addr() + bytes) / PAGE * PAGE;
+            if first < end {
+                (self.discard)(start.with_addr(first), end - first);
+            }
+            // SAFETY: it was allocated with this layout, and is used no more.
+            self.with(|talc| unsafe { talc.deallocate(start, Layout::from_size_align_unchecked(bytes, HELD_ALIGN)) });
+            held = next;
+        }
+    }
+}
+
+/// Allocates a gap of `least` bytes or more, all of it.
+fn hold(talc: &mut Talc<Growing, Compact>, least: usize) -> Option<(*mut u8, usize)> {
+    let layout = Layout::from_size_align(least, HELD_ALIGN).ok()?;
+    // SAFETY: the size is not zero.
+    let start = unsafe { talc.try_allocate(layout) }?.as_ptr();
+    let mut bytes = least;
+    let mut more = talc.counters().available_bytes.checked_next_power_of_two()?;
+    while more >= talc::base::CHUNK_UNIT {
+        // SAFETY: it was allocated, or has grown, to so many bytes.
+        if unsafe { talc.try_grow_in_place(start, Layout::from_size_align(bytes, HELD_ALIGN).ok()?, bytes + more) } {
+            bytes += more;
+        }
+        more /= 2;
+    }
+    Some((start, bytes))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use core::alloc::GlobalAlloc;
-    use core::sync::atomic::{AtomicUsize, Ordering};
-    use proptest::prelude::*;
-    use std::vec::Vec;
-    use talc::cell::TalcCell;
-
-    const SIZE: usize = 256 * PAGE;
-    /// Bytes of the first page that are the image's.
-    const OFFSET: usize = 1000;
-
-    #[repr(align(4096))]
-    struct Memory([u8; SIZE]);
-
-    static GIVEN_BACK: AtomicUsize = AtomicUsize::new(0);
-
-    std::thread_local! {
-        static MEMORY: *mut Memory = std::boxed::Box::leak(std::boxed::Box::new(Memory([0; SIZE])));
-    }
-
-    fn find() -> (*mut u8, *mut u8) {
-        let base: *mut u8 = MEMORY.with(|&memory| memory.cast());
-        (base.wrapping_add(OFFSET), base.wrapping_add(SIZE))
-    }
-
-    fn count(_from: *mut u8, bytes: usize) {
-        GIVEN_BACK.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn heap() -> TalcCell<Growing, Compact> {
-        // SAFETY: each test's thread has its own memory, and this one allocator on it at a time.
-        TalcCell::new(unsafe { Growing::new(find, count) })
-    }
-
-    fn pages_in_use(heap: &TalcCell<Growing, Compact>) -> usize {
-        heap.counters().claimed_bytes.div_ceil(PAGE)
-    }
-
-    #[test]
-    fn a_small_program_touches_one_page_and_low_addresses_come_first() {
-        let heap = heap();
-        let layout = Layout::from_size_align(64, 8).unwrap();
-        // SAFETY: sizes are not zero.
-        let small: Vec<_> = (0..20).map(|_| unsafe { heap.alloc(layout) }).collect();
-        assert_eq!(pages_in_use(&heap), 1);
-        assert!(small.iter().all(|p| p.addr() < find().0.addr() - OFFSET + PAGE));
-        // SAFETY: as above.
-        let large = unsafe { heap.alloc(Layout::from_size_align(4096, 8).unwrap()) };
-        assert!(!large.is_null());
-        assert_eq!(pages_in_use(&heap), 2);
-    }
-
-    #[test]
-    fn the_top_is_given_back_and_grows_again() {
-        let heap = heap();
-        let layout = Layout::from_size_align(100 * PAGE, 8).unwrap();
-        let before = GIVEN_BACK.load(Ordering::Relaxed);
-        for _ in 0..3 {
-            // SAFETY: the size is not zero; the memory is freed with the same layout.
-            unsafe {
-                let small = heap.alloc(Layout::from_size_align(64, 8).unwrap());
-                let large = heap.alloc(layout);
-                assert!(!small.is_null() && !large.is_null());
-                large.write_bytes(1, layout.size());
-                heap.dealloc(large, layout);
-                heap.dealloc(small, Layout::from_size_align(64, 8).unwrap());
-            }
-            assert!(pages_in_use(&heap) < 10, "{}", pages_in_use(&heap));
-        }
-        assert!(GIVEN_BACK.load(Ordering::Relaxed) - before >= 3 * 90 * PAGE);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        let heap = heap();
-        // SAFETY: sizes are not zero.
-        unsafe {
-            assert!(heap.alloc(Layout::from_size_align(SIZE, 8).unwrap()).is_null());
-            assert!(heap.alloc(Layout::from_size_align(isize::MAX as usize - 7, 8).unwrap()).is_null());
-            assert!(!heap.alloc(Layout::from_size_align(SIZE / 2, 8).unwrap()).is_null());
-            assert!(heap.alloc(Layout::from_size_align(SIZE / 2, 8).unwrap()).is_null());
-            assert!(!heap.alloc(Layout::from_size_align(100, 4096).unwrap()).is_null());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn allocations_never_overlap(steps in proptest::collection::vec((any::<bool>(), 1usize..20_000, 0u32..8), 1..200)) {
-            let heap = heap();
-            let mut live: Vec<(*mut u8, Layout, u8)> = Vec::new();
-            for (n, (allocate, size, alignment)) in steps.into_iter().enumerate() {
-                let mark = n.to_le_bytes()[0];
-                if allocate {
-                    let layout = Layout::from_size_align(size, 1 << alignment).unwrap();
-                    // SAFETY: the size is not zero; every byte written was handed out.
-                    unsafe {
-                        let p = heap.alloc(layout);
-                        if !p.is_null() {
-                            prop_assert!(p.addr() >= find().0.addr() && p.addr() + size <= find().1.addr());
-                            p.write_bytes(mark, size);
-                            live.push((p, layout, mark));
-                        }
-                    }
-                } else if !live.is_empty() {
-                    let (p, layout, mark) = live.swap_remove(size % live.len());
-                    // SAFETY: `p` is live with this layout.
-                    unsafe {
-                        let bytes = core::slice::from_raw_parts(p, layout.size());
-                        prop_assert!(bytes.iter().all(|&b| b == mark));
-                        heap.dealloc(p, layout);
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;
+#[cfg(test)]
+pub(crate) mod watched;

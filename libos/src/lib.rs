@@ -55,6 +55,8 @@ pub mod sync;
 pub mod task;
 pub mod time;
 
+#[cfg(any(firn_guest, test))]
+mod burst;
 mod error;
 mod line;
 #[cfg(any(firn_guest, test))]

@@ -13,7 +13,7 @@ const RESERVE_SHARE: usize = 8;
 #[must_use]
 pub fn size() -> usize {
     #[cfg(firn_guest)]
-    return crate::guest::heap_size();
+    return crate::guest::heap().size();
     #[cfg(not(firn_guest))]
     return usize::MAX;
 }
@@ -22,7 +22,7 @@ pub fn size() -> usize {
 #[must_use]
 pub fn left() -> usize {
     #[cfg(firn_guest)]
-    return crate::guest::heap_left();
+    return crate::guest::heap().left();
     #[cfg(not(firn_guest))]
     return usize::MAX;
 }

@@ -1,13 +1,10 @@
 //! The queue of tasks that are ready to run, on the one thread there is.
 
+use crate::burst;
 use alloc::collections::VecDeque;
 use async_task::{Runnable, Task};
 use core::cell::RefCell;
 use core::future::Future;
-
-/// Tasks the queue keeps room for: no more than it makes room for at first. What it has grown to in a burst may lie at the end
-/// of a heap that is otherwise free, and hold on to all of it.
-const KEPT_CAPACITY: usize = 4;
 
 /// Tasks that are ready, oldest first.
 pub(crate) struct ReadyQueue {
@@ -50,12 +47,9 @@ impl ReadyQueue {
         self.ready.borrow().is_empty()
     }
 
-    /// Gives back what a burst of tasks has left, when the queue is empty.
+    /// Gives back what a burst of tasks has left.
     pub fn trim(&self) {
-        let mut ready = self.ready.borrow_mut();
-        if ready.is_empty() && ready.capacity() > KEPT_CAPACITY {
-            *ready = VecDeque::new();
-        }
+        burst::trim(&mut self.ready.borrow_mut());
     }
 }
 

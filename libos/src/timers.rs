@@ -1,13 +1,11 @@
 //! Who wants to be woken when. Pure: the time is an argument.
 
+use crate::burst;
 use alloc::collections::VecDeque;
 use core::task::Waker;
 
 /// Names one timer: when it fires, and a number that tells it from others at the same time.
 pub(crate) type Key = (u64, u64);
-
-/// Timers there is always room for, as few as tasks in the ready queue for the same reason.
-const KEPT_CAPACITY: usize = 4;
 
 /// Wakers by the time they are due.
 pub(crate) struct Timers {
@@ -57,9 +55,8 @@ impl Timers {
             Some(&(first, _)) if first == key => self.due.pop_front(),
             _ => self.due.remove(self.place_of(key).ok()?),
         };
-        let waker = removed.map(|(_, waker)| waker);
-        self.trim();
-        waker
+        burst::trim(&mut self.due);
+        removed.map(|(_, waker)| waker)
     }
 
     /// When the next one is due.
@@ -72,16 +69,9 @@ impl Timers {
         if self.next_deadline()? > now_ns {
             return None;
         }
-        let waker = self.due.pop_front().map(|(_, waker)| waker);
-        self.trim();
-        waker
-    }
-
-    /// Gives back what a burst has left.
-    fn trim(&mut self) {
-        if self.due.is_empty() && self.due.capacity() > KEPT_CAPACITY {
-            self.due = VecDeque::new();
-        }
+        let due = self.due.pop_front();
+        burst::trim(&mut self.due);
+        due.map(|(_, waker)| waker)
     }
 }
 

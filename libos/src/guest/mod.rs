@@ -13,7 +13,7 @@ pub(crate) mod runtime;
 mod single;
 pub(crate) mod start;
 
-pub(crate) use allocator::{heap_left, heap_size};
+pub(crate) use allocator::heap;
 pub(crate) use memory::{completion_ring, control, receive_ring, request_ring, transmit_ring};
 pub(crate) use single::Single;
 

@@ -1,6 +1,6 @@
 //! The loop of a VM: run what is ready, look at what has happened, sleep.
 
-use super::{Single, control, instruction, registers};
+use super::{Single, control, heap, instruction, registers};
 use crate::ready_queue::ReadyQueue;
 use crate::rings::index;
 use crate::timers::Timers;
@@ -95,7 +95,7 @@ pub(crate) fn run() -> ! {
             let timer = with_timers(|timers| timers.next_deadline());
             let devices = drivers().filter_map(|driver| (driver.poll_at)(now));
             // No wake-up is lost: what has become pending since the swap ends the `idle` at once.
-            instruction::idle(devices.chain(timer).min().unwrap_or(NO_DEADLINE));
+            instruction::idle(devices.chain(timer).chain(heap().tend(now)).min().unwrap_or(NO_DEADLINE));
         }
     }
 }

@@ -108,13 +108,6 @@ struct Connection<'a, S> {
     output: Vec<u8>,
 }
 
-impl<S> Drop for Connection<'_, S> {
-    fn drop(&mut self) {
-        // It may have been made in a crowd, and hold on to the end of a heap that is otherwise free.
-        drop(self.router.take_spare());
-    }
-}
-
 /// Serves a client until it goes, has to go, or has been silent for too long.
 ///
 /// # Errors

@@ -63,7 +63,7 @@ fn settings() -> Settings {
         ipv6: ipv6_of(page.ipv4),
         ipv6_prefix_bits: IPV6_PREFIX_BITS,
         seed: u64::from_le_bytes(crate::rand::bytes()),
-        max_buffer_bytes: crate::guest::heap_size() / BUFFER_SHARE,
+        max_buffer_bytes: crate::guest::heap().size() / BUFFER_SHARE,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::device::{FrameMemory, Link, Parts};
 use super::stack::{Key, Settings, Stack};
 use super::{ConnectOptions, Error, ListenOptions, SocketAddr, UdpOptions};
+use crate::heap::watched::outside;
 use crate::rings::fake::Memory;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -14,6 +15,7 @@ use virtual_isa::network::{IPV6_PREFIX_BITS, ipv6_of};
 mod clones;
 mod crowds;
 mod ipv6;
+mod storms;
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
@@ -32,11 +34,14 @@ struct Rings {
 
 impl Rings {
     fn drain(&mut self) {
-        while !self.is_stuck
-            && let Some(frame) = self.memory.kernel_take()
-        {
-            self.sent.push_back(frame);
-        }
+        // The kernel's memory is not the VM's.
+        outside(|| {
+            while !self.is_stuck
+                && let Some(frame) = self.memory.kernel_take()
+            {
+                self.sent.push_back(frame);
+            }
+        });
     }
 }
 
@@ -62,13 +67,19 @@ fn mac(ipv4: [u8; 4]) -> [u8; 6] {
     [2, 0xf1, 0, 0, 0, ipv4[3]]
 }
 
-fn vm(ipv4: [u8; 4], max_buffer_bytes: usize) -> Stack<Rings> {
-    let memory = Rings { memory: Memory::ethernet(), sent: VecDeque::new(), notifications: 0, is_stuck: false };
+fn rings() -> Rings {
+    Rings { memory: Memory::ethernet(), sent: VecDeque::new(), notifications: 0, is_stuck: false }
+}
+
+fn settings(ipv4: [u8; 4], max_buffer_bytes: usize) -> Settings {
     let link = Link { mac: mac(ipv4), gateway_mac: GATEWAY, mtu: 1500 };
     let seed = u64::from(ipv4[3]) * 0x1234_5678_9abc;
     let (ipv6, ipv6_prefix_bits) = (ipv6_of(ipv4), IPV6_PREFIX_BITS);
-    let settings = Settings { link, ipv4, prefix_bits: 10, ipv6, ipv6_prefix_bits, seed, max_buffer_bytes };
-    Stack::new(memory, &settings, 1)
+    Settings { link, ipv4, prefix_bits: 10, ipv6, ipv6_prefix_bits, seed, max_buffer_bytes }
+}
+
+fn vm(ipv4: [u8; 4], max_buffer_bytes: usize) -> Stack<Rings> {
+    Stack::new(rings(), &settings(ipv4, max_buffer_bytes), 1)
 }
 
 /// Two VMs and the switch.

@@ -2,6 +2,7 @@
 //! own the moment its SYN is seen, if bounds allow it.
 
 use super::Key;
+use crate::burst;
 use crate::net::ListenOptions;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -76,12 +77,8 @@ impl Listener {
 
     /// Gives back what a burst of connections has left.
     pub fn trim(&mut self) {
-        if self.open.is_empty() {
-            self.open = VecDeque::new();
-        }
-        if self.half_open.is_empty() {
-            self.half_open = VecDeque::new();
-        }
+        burst::trim(&mut self.open);
+        burst::trim(&mut self.half_open);
     }
 
     /// The connection that has waited longest. If there is none, `waker` is woken for the next.

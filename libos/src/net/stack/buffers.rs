@@ -148,7 +148,7 @@ impl Buffers {
         self.slabs.iter().enumerate().find_map(|(index, slab)| {
             let offset = slot.start.addr().get().checked_sub(slab.start.addr().get())?;
             let number = offset / slab.slot_bytes;
-            (number < slab.nr_slots).then_some((index, 1 << number))
+            (number < slab.nr_slots).then(|| (index, 1 << number))
         })
     }
 
@@ -170,12 +170,12 @@ impl Buffers {
     }
 
     /// Takes a slot back. Its pages stay for the next who comes until [`Self::trim`], unless they are many.
-    pub fn give_back(&mut self, slot: Slot, discard: Discard<'_>) {
+    pub fn give_back(&mut self, slot: Slot) {
         let Some((index, bit)) = self.find(&slot) else { return };
         self.used_bytes -= slot.bytes;
         self.slabs[index].free |= bit;
         if self.slabs[index].nr_slots == 1 {
-            self.drop_slab(index, discard);
+            self.drop_slab(index);
         }
     }
 
@@ -184,14 +184,8 @@ impl Buffers {
     pub fn trim(&mut self, discard: Discard<'_>) {
         for index in (1..self.slabs.len()).rev() {
             if self.slabs[index].free == self.slabs[index].all() {
-                self.drop_slab(index, discard);
+                self.drop_slab(index);
             }
-        }
-        if self.slabs.capacity() > 4 * self.slabs.len().max(1) {
-            // However small, the table was made in a burst, and may hold on to the end of a heap that is otherwise free.
-            let mut slabs = Vec::with_capacity(self.slabs.len());
-            slabs.append(&mut self.slabs);
-            self.slabs = slabs;
         }
         let mut kept = 0;
         for slab in &mut self.slabs {
@@ -217,17 +211,11 @@ impl Buffers {
         self.slabs.iter().map(|slab| slab.touched.count_ones()).sum()
     }
 
-    fn drop_slab(&mut self, index: usize, discard: Discard<'_>) {
+    fn drop_slab(&mut self, index: usize) {
         let slab = self.slabs.remove(index);
-        for number in (0..slab.nr_slots).filter(|number| slab.touched & (1 << number) != 0) {
-            discard(slab.slot(number), slab.slot_bytes);
-        }
         if let Some(layout) = Slab::layout(slab.slot_bytes, slab.nr_slots) {
             // SAFETY: it was allocated with this layout, and nobody has a slot of it.
             unsafe { dealloc(slab.start.as_ptr(), layout) };
-        }
-        if self.slabs.is_empty() {
-            self.slabs = Vec::new();
         }
     }
 }
@@ -235,7 +223,7 @@ impl Buffers {
 impl Drop for Buffers {
     fn drop(&mut self) {
         while !self.slabs.is_empty() {
-            self.drop_slab(0, &mut |_, _| ());
+            self.drop_slab(0);
         }
     }
 }
@@ -286,13 +274,13 @@ mod tests {
         }
         discarded = 0;
         for slot in slots {
-            buffers.give_back(slot, &mut scribble(&mut discarded));
+            buffers.give_back(slot);
         }
         assert!(buffers.is_spread());
         buffers.trim(&mut scribble(&mut discarded));
         assert_eq!((buffers.used_bytes(), buffers.slabs.len()), (0, 1));
         assert!(!buffers.is_spread());
-        assert_eq!(discarded, 39 * 8192, "all but one");
+        assert_eq!(discarded, 15 * 8192, "all but one of the slab that stays");
         assert_eq!(buffers.nr_touched(), 1);
     }
 
@@ -304,13 +292,13 @@ mod tests {
         let second = buffers.take(8192, &mut scribble(&mut discarded)).unwrap();
         let address = second.start;
         buffers.touch(&second);
-        buffers.give_back(first, &mut scribble(&mut discarded));
-        buffers.give_back(second, &mut scribble(&mut discarded));
+        buffers.give_back(first);
+        buffers.give_back(second);
         assert_eq!(buffers.take(8192, &mut scribble(&mut discarded)).unwrap().start, address);
         let large = buffers.take(200_000, &mut scribble(&mut discarded)).unwrap();
         assert_eq!(large.bytes(), 49 * PAGE_SIZE);
         assert!(buffers.take(1 << 20, &mut scribble(&mut discarded)).is_none());
-        buffers.give_back(large, &mut scribble(&mut discarded));
+        buffers.give_back(large);
         assert_eq!(buffers.slabs.len(), 1);
     }
 

@@ -4,6 +4,7 @@
 //! what its own connection takes, however many others there are.
 
 use super::buffers::Slot;
+use crate::burst;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -138,9 +139,7 @@ impl Connections {
             self.by_ends.remove(at);
         }
         self.forget_due(connection.due_ns, key);
-        if self.table.is_empty() {
-            // However small, what was made in a burst may lie at the end of a heap that is otherwise free, and hold on
-            // to all of it.
+        if burst::is_over(self.table.is_empty(), self.table.capacity()) {
             *self = Self::default();
         }
         Some(connection)

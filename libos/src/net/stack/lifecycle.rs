@@ -154,11 +154,9 @@ impl<M: FrameMemory> Stack<M> {
     /// Forgets a connection. Its buffers are given back.
     pub(super) fn remove(&mut self, key: Key) {
         let Some(connection) = self.connections.remove(key) else { return };
-        let Self { buffers, device, .. } = self;
         // The socket first: it uses them.
-        let slot = connection.slot;
         drop(connection.set);
-        buffers.give_back(slot, &mut |start, bytes| device.discard(start, bytes));
+        self.buffers.give_back(connection.slot);
         self.trim_later(self.polled_ns);
         self.shrink();
     }

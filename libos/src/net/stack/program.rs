@@ -72,11 +72,6 @@ impl<M: FrameMemory> Stack<M> {
         buffers.take(bytes, &mut |start, bytes| device.discard(start, bytes)).ok_or(Error::NoMemory)
     }
 
-    fn give_back_slot(&mut self, slot: Slot) {
-        let Self { buffers, device, .. } = self;
-        buffers.give_back(slot, &mut |start, bytes| device.discard(start, bytes));
-    }
-
     /// Listens on a port. Returns the listener's number.
     pub fn listen(&mut self, address: SocketAddr, options: ListenOptions) -> Result<usize, Error> {
         self.check_own(address)?;
@@ -138,7 +133,7 @@ impl<M: FrameMemory> Stack<M> {
         let local = IpListenEndpoint { addr: Some(self.own_address(to.ip()).into()), port };
         if socket.connect(self.interface.context(), remote, local).is_err() {
             drop(socket);
-            self.give_back_slot(slot);
+            self.buffers.give_back(slot);
             return Err(Error::BadAddress);
         }
         let ends = Ends { port, peer_port: to.port(), peer: to.ip() };
@@ -318,7 +313,7 @@ impl<M: FrameMemory> Stack<M> {
         drop(self.datagrams.set.remove(handle));
         if let Some(index) = self.datagrams.slots.iter().position(|&(other, _)| other == handle) {
             let (_, slot) = self.datagrams.slots.swap_remove(index);
-            self.give_back_slot(slot);
+            self.buffers.give_back(slot);
         }
         if self.datagrams.slots.is_empty() {
             self.datagrams = Datagrams::new();

@@ -38,9 +38,8 @@ pub(super) struct TimeWait {
 }
 
 impl TimeWait {
-    pub fn new() -> Self {
-        // At once: if it grew under load, it would hold on to the end of a heap that had grown with it.
-        Self { records: VecDeque::with_capacity(MOST) }
+    pub const fn new() -> Self {
+        Self { records: VecDeque::new() }
     }
 
     /// Remembers a connection. Returns whether another had to be forgotten early for it.
