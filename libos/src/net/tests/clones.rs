@@ -4,14 +4,11 @@ use super::*;
 
 /// A VM of a template, as it is after it has drawn its own seed.
 fn clone(seed: u64) -> Stack<Rings> {
-    let memory = Rings { memory: Memory::ethernet(), sent: VecDeque::new(), notifications: 0, is_stuck: false };
-    Stack::new(memory, &settings(SERVER, seed), 1)
+    Stack::new(rings(), &settings(SERVER, seed), 1)
 }
 
 fn settings(ipv4: [u8; 4], seed: u64) -> Settings {
-    let link = Link { mac: mac(ipv4), gateway_mac: GATEWAY, mtu: 1500 };
-    let (ipv6, ipv6_prefix_bits) = (ipv6_of(ipv4), IPV6_PREFIX_BITS);
-    Settings { link, ipv4, prefix_bits: 10, ipv6, ipv6_prefix_bits, seed, max_buffer_bytes: 1 << 20 }
+    Settings { seed, ..super::settings(ipv4, 1 << 20) }
 }
 
 /// The port and the sequence number with which a VM begins a connection of its own.
