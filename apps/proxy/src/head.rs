@@ -13,6 +13,9 @@ pub const MAX_HEAD_BYTES: usize = 8192;
 /// Most header lines.
 const MAX_HEADERS: usize = 64;
 
+/// Bytes of a line that a head of a response gets at its end, at most: a length of 20 digits.
+const MORE_BYTES: usize = "content-length: \r\n".len() + 20;
+
 /// What we call ourselves in `Via`.
 const NAME: &str = "firn-proxy";
 
@@ -163,6 +166,13 @@ fn length_line(out: &mut Vec<u8>, length: u64) {
     line(out, "content-length", alloc::format!("{length}").as_bytes());
 }
 
+/// Whether a head is within the limits that it was read with, still after `more` lines of at most [`MORE_BYTES`]: whoever
+/// gets it may have the same. The first line is no header, the last one is empty.
+fn is_within_limits(head: &[u8], more: usize) -> bool {
+    let lines = head.iter().filter(|&&b| b == b'\n').count();
+    lines + more <= MAX_HEADERS + 2 && head.len() + more * MORE_BYTES <= MAX_HEAD_BYTES
+}
+
 /// A host with or without a port, and nothing that could be taken for more.
 fn is_host(host: &[u8]) -> bool {
     host.len() <= 255 && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._:[]%~".contains(b))
@@ -257,6 +267,9 @@ fn judge_request(request: &httparse::Request<'_, '_>, client: IpAddr) -> Result<
         Framing::Nothing | Framing::UntilClose => {}
     }
     forward.extend_from_slice(b"\r\n");
+    if !is_within_limits(&forward, 0) {
+        return Err(Status::HEAD_TOO_LARGE);
+    }
     Ok(RequestHead {
         forward,
         framing,
@@ -313,6 +326,10 @@ fn judge_response(response: &httparse::Response<'_, '_>, is_head: bool) -> Optio
         line(&mut lines, header.name, header.value);
     }
     line(&mut lines, "via", alloc::format!("1.{version} {NAME}").as_bytes());
+    // About the body, about the connection, and the empty one.
+    if !is_within_limits(&lines, 3) {
+        return None;
+    }
     let keeps_alive = !survey.closes && framing != Framing::UntilClose && (version == 1 || survey.keeps);
     let told_length = survey.length.filter(|_| status >= 200 && status != 204 && framing == Framing::Nothing);
     Some(ResponseHead { status, lines, framing, told_length, keeps_alive })

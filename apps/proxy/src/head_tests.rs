@@ -96,6 +96,29 @@ fn requests_that_could_be_smuggled_are_refused() {
     assert_eq!(refused(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(MAX_HEAD_BYTES))), 431);
 }
 
+/// Found by a fuzzer: what is added made a head of 64 lines one that the next proxy refused.
+#[test]
+fn what_is_passed_on_is_within_the_limits_it_came_with() {
+    let request_of = |lines| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(lines));
+    let response_of = |lines| format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(lines));
+    let headers_of = |head: &[u8]| head.iter().filter(|&&b| b == b'\n').count() - 2;
+    // Host and the two that every request gets; `via` and the two that a response may get.
+    for lines in [60, 61] {
+        assert_eq!(headers_of(&request(&request_of(lines)).forward), lines + 3);
+        assert_eq!(headers_of(&response(&response_of(lines)).unwrap().write(false, false)), lines + 3);
+    }
+    for lines in [62, 63, 64] {
+        assert_eq!(refused(&request_of(lines)), 431);
+        assert!(response(&response_of(lines)).is_none(), "{lines}");
+    }
+    let long = |bytes: usize| format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(bytes));
+    assert!(response(&long(MAX_HEAD_BYTES - 200)).is_some());
+    assert!(response(&long(MAX_HEAD_BYTES - 60)).is_none());
+    let long = |bytes: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(bytes));
+    assert!(request(&long(MAX_HEAD_BYTES - 200)).forward.len() <= MAX_HEAD_BYTES);
+    assert_eq!(refused(&long(MAX_HEAD_BYTES - 60)), 431);
+}
+
 #[test]
 fn bodies_are_framed_in_our_own_words() {
     let post = |lines: &str| request(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n"));

@@ -23,7 +23,7 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "http_head", run: services::http_head, examples: services::http_examples },
     Target { name: "http_stream", run: services::http_stream, examples: services::http_examples },
     Target { name: "http_range", run: services::http_range, examples: services::range_examples },
-    Target { name: "proxy_heads", run: services::proxy_heads, examples: services::http_examples },
+    Target { name: "proxy_heads", run: services::proxy_heads, examples: services::proxy_examples },
     Target { name: "proxy_chunks", run: services::proxy_chunks, examples: services::chunk_examples },
     Target { name: "resp", run: services::resp, examples: services::resp_examples },
     Target { name: "dns", run: services::dns, examples: services::dns_examples },
