@@ -303,7 +303,7 @@ fn read_framing(headers: &[httparse::Header<'_>], is_http_1_0: bool, limits: &Li
 fn split_target(target: &str) -> Option<(&str, &str)> {
     let path = match target.strip_prefix("http://") {
         // To a proxy, but servers must take it too.
-        Some(rest) => rest.find('/').map_or(&target[4..4], |at| &rest[at..]),
+        Some(rest) => rest.get(rest.find('/').unwrap_or(rest.len())..)?,
         None => target,
     };
     // `*` is a target, if not one that anything is at, and an absolute one may have no path.
@@ -311,7 +311,7 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
         return None;
     }
     let path = path.split('#').next().unwrap_or(path);
-    Some(path.split_once('?').unwrap_or((path, &path[path.len()..])))
+    path.split_once('?').or_else(|| path.split_at_checked(path.len()))
 }
 
 #[cfg(test)]
