@@ -7,6 +7,7 @@ use firn::qemu::Kind;
 use firn::swap::Swap;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 use virtual_isa::PAGE_SIZE;
 use virtual_isa::bundle::exit_status;
 
@@ -63,6 +64,24 @@ fn come_back(cpus: u32) {
     assert!(disk.exists());
     assert_eq!(bench.firn(["down", "--format", "json"]).expect(0).json()["clean"], true);
     assert!(!disk.exists(), "nobody can use it any more");
+}
+
+/// The map of such a VM grows in steps that are larger than what the kernel's heap has in reserve: they wait for it, and not
+/// for ever.
+#[test]
+fn vms_that_write_all_of_their_memory_go_on_when_it_is_short() {
+    let bench = Bench::new();
+    let text = "[machine]\nmemory = \"96M\"\nswap = \"1G\"\n[[service]]\nname = \"hog\"\nimage = \"attack\"\ncount = 6\n\
+                memory = \"64M\"\nargs = \"mode=hog\"\n";
+    bench.up(&bench.fleet(text), &[]);
+    let end = Instant::now() + Duration::from_secs(100);
+    // Twice what there is of memory has been written.
+    while number(&status(&bench), "/swap_written_blocks") < 2 * (96 << 20) / PAGE_SIZE as u64 {
+        assert!(Instant::now() < end, "they stand still: {}", status(&bench));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(number(&status(&bench), "/ended"), 0);
+    assert_eq!(bench.firn(["down", "--format", "json"]).expect(0).json()["clean"], true);
 }
 
 /// Boots a machine whose plan has swap of these bytes and whose disk, if there is one, has those. A guest runs on it

@@ -98,6 +98,8 @@ pub struct Core<'b, H: Hardware> {
     pub(crate) is_reclaiming: bool,
     /// Turns in a row in which memory was short and nobody had any to give.
     pub(crate) vain_turns: u32,
+    /// Bytes of the kernel's heap that a VM waits for in one piece.
+    pub(crate) heap_wanted: u64,
     /// VMs in memory, as reclaim comes by them.
     pub(crate) clock: VecDeque<u32>,
     pub(crate) heaviest: heapless::Vec<u32, HEAVIEST>,

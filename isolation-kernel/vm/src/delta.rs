@@ -124,6 +124,16 @@ impl Delta {
         self.residents.try_reserve(1).map_err(|_| NoMemory)
     }
 
+    /// Bytes of the kernel's heap that [`reserve`](Self::reserve) may ask for in one piece: its tables double.
+    pub fn growth_bytes(&self) -> u64 {
+        const SLOT: usize = size_of::<(Ppn, Place)>() + 1;
+        // One place in eight of a table stays free.
+        let table = self.places.capacity().saturating_mul(16) / 7;
+        let list = self.residents.capacity().saturating_mul(2).saturating_mul(size_of::<Resident>());
+        let table = table.saturating_mul(SLOT);
+        (if table > list { table } else { list }) as u64
+    }
+
     /// A page is in memory from now on. For its room [`reserve`](Self::reserve) was called. Where it was before
     /// is the caller's business.
     pub fn put_resident(&mut self, ppn: Ppn, page: Page, is_hot: bool) {
@@ -190,6 +200,27 @@ impl Delta {
 mod tests {
     use super::*;
     use hal::Mpn;
+
+    #[test]
+    fn it_says_beforehand_what_its_tables_will_take() {
+        let mut delta = Delta::new(Key(7));
+        let (mut before, mut grown) = (0, 0);
+        for next in 0..100_000 {
+            let said = delta.growth_bytes();
+            delta.reserve().unwrap();
+            let places = delta.places.capacity();
+            if places != before && next > 100 {
+                // Its buckets, a power of two, and a byte for each.
+                let bytes = (places * 8 / 7) * (size_of::<(Ppn, Place)>() + 1);
+                assert!(said >= bytes as u64, "{said} for {bytes}");
+                assert!(said <= bytes as u64 * 2, "{said} for {bytes}");
+                grown += 1;
+            }
+            before = places;
+            delta.put_resident(Ppn(next), Page::new(Mpn(next)), true);
+        }
+        assert!(grown > 8);
+    }
 
     #[test]
     fn a_page_that_goes_takes_no_room_although_the_map_is_full() {

@@ -63,7 +63,10 @@ impl<H: Hardware> Core<'_, H> {
             _ => 0,
         };
         match absent {
-            Absent::NoMemory => After::Starve,
+            Absent::NoMemory => {
+                self.note_heap_wanted(vm);
+                After::Starve
+            }
             Absent::Pack(number) => {
                 let Some(pack) = pack(number) else {
                     return After::End(Cause::PageLost { block: 0, error: SwapError::Checksum });

@@ -136,6 +136,10 @@ impl<H: Hardware> Core<'_, H> {
         };
         self.is_reclaiming = free < level.saturating_add(self.wanted_elsewhere());
         let is_heap_short = self.is_heap_short(1) && !self.feed_heap();
+        if !is_heap_short {
+            // Who wanted it tries again, and says so if it was not enough.
+            self.heap_wanted = 0;
+        }
         if !self.is_reclaiming && !is_heap_short {
             self.vain_turns = 0;
             return false;
@@ -174,9 +178,19 @@ impl<H: Hardware> Core<'_, H> {
         !self.is_heap_short(1)
     }
 
-    /// Whether the kernel's heap has less room than its reserve, or one in `part` of that.
+    /// Whether the kernel's heap has less room than its reserve, or one in `part` of that, beyond what a VM waits for.
     pub(crate) fn is_heap_short(&self, part: u64) -> bool {
-        self.hw.heap_room() < self.hw.total_pages().saturating_mul(HEAP_RESERVE_BYTES_A_PAGE) / part
+        let reserve = self.hw.total_pages().saturating_mul(HEAP_RESERVE_BYTES_A_PAGE) / part;
+        self.hw.heap_room() < reserve.saturating_add(self.heap_wanted)
+    }
+
+    /// Notes what a VM wants of the heap that had no memory, if it is that: more in one piece than the reserve may be.
+    pub(crate) fn note_heap_wanted(&mut self, vm: &mut Vm<H>) {
+        if let Some(memory) = &mut vm.memory
+            && memory.delta.reserve().is_err()
+        {
+            self.heap_wanted = self.heap_wanted.max(memory.delta.growth_bytes());
+        }
     }
 
     fn park_idle(&mut self) -> bool {

@@ -158,6 +158,7 @@ impl<'b, H: Hardware> Core<'b, H> {
             nr_turns: 0,
             is_reclaiming: false,
             vain_turns: 0,
+            heap_wanted: 0,
             clock: VecDeque::new(),
             heaviest: heapless::Vec::new(),
             parking: VecDeque::new(),

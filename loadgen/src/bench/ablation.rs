@@ -127,15 +127,15 @@ fn figures(samples: &[Sample]) -> Vec<Measure> {
 
 fn plot(samples: &[Sample], cpus: u32) -> Figure {
     let lines = |of: &dyn Fn(&Sample) -> Option<f64>| -> Vec<Series> {
-        let line = |variant: &Variant| Series {
-            name: variant.about.to_owned(),
-            colour: variant.colour,
-            filled: false,
-            points: samples
-                .iter()
-                .filter(|sample| sample.variant == variant.name)
-                .filter_map(|sample| Some((f64::from(sample.vms), of(sample)?)))
-                .collect(),
+        let line = |variant: &Variant| {
+            Series::line(
+                variant.about,
+                variant.colour,
+                samples
+                    .iter()
+                    .filter(|sample| sample.variant == variant.name)
+                    .filter_map(|sample| Some((f64::from(sample.vms), of(sample)?))),
+            )
         };
         VARIANTS.iter().map(line).collect()
     };

@@ -113,11 +113,8 @@ fn figures(sample: &Sample) -> [Measure; 6] {
 }
 
 fn plot(samples: &[Sample]) -> Figure {
-    let line = |name: &str, colour: Colour, of: &dyn Fn(&ArenaReport) -> f64| Series {
-        name: name.to_owned(),
-        colour,
-        filled: false,
-        points: samples.iter().map(|sample| (f64::from(sample.vms), of(&sample.play).max(1.0))).collect(),
+    let line = |name: &str, colour: Colour, of: &dyn Fn(&ArenaReport) -> f64| {
+        Series::line(name, colour, samples.iter().map(|sample| (f64::from(sample.vms), of(&sample.play).max(1.0))))
     };
     let panel = |title: &str, y_label: &str, series: Vec<Series>| Panel {
         title: title.to_owned(),

@@ -110,11 +110,8 @@ fn figures(samples: &[Sample]) -> Vec<Measure> {
 }
 
 fn plot(samples: &[Sample]) -> Figure {
-    let line = |name: &str, colour: Colour, of: &dyn Fn(&Sample) -> Option<f64>| Series {
-        name: name.to_owned(),
-        colour,
-        filled: false,
-        points: samples.iter().filter_map(|sample| Some((f64::from(sample.blocks), of(sample)?))).collect(),
+    let line = |name: &str, colour: Colour, of: &dyn Fn(&Sample) -> Option<f64>| {
+        Series::line(name, colour, samples.iter().filter_map(|sample| Some((f64::from(sample.blocks), of(sample)?))))
     };
     let panel = |title: &str, y_label: &str, series: Vec<Series>| Panel {
         title: title.to_owned(),

@@ -116,15 +116,15 @@ fn plot(samples: &[Sample]) -> Figure {
         y_kind: Kind::Linear,
         series: MODES
             .iter()
-            .map(|&(mode, about, _, colour)| Series {
-                name: about.to_owned(),
-                colour,
-                filled: false,
-                points: samples
-                    .iter()
-                    .filter(|sample| sample.mode == mode)
-                    .map(|sample| (f64::from(sample.bytes), of(sample)))
-                    .collect(),
+            .map(|&(mode, about, _, colour)| {
+                Series::line(
+                    about,
+                    colour,
+                    samples
+                        .iter()
+                        .filter(|sample| sample.mode == mode)
+                        .map(|sample| (f64::from(sample.bytes), of(sample))),
+                )
             })
             .collect(),
     };

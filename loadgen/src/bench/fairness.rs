@@ -239,23 +239,19 @@ fn plot(samples: &[Sample]) -> Figure {
         let of_prize = samples.iter().filter(|sample| sample.run.prize == prize);
         let mut series: Vec<Series> = of_prize
             .zip(colours)
-            .map(|(sample, colour)| Series {
-                name: match sample.run.clock {
-                    Clock::Wall => format!("{} CPU(s)", sample.run.cpus),
-                    Clock::Instructions => "1 CPU, in instructions".to_owned(),
-                },
-                colour,
-                filled: false,
-                points: sample.race.indices(prize),
+            .map(|(sample, colour)| {
+                Series::line(
+                    match sample.run.clock {
+                        Clock::Wall => format!("{} CPU(s)", sample.run.cpus),
+                        Clock::Instructions => "1 CPU, in instructions".to_owned(),
+                    },
+                    colour,
+                    sample.race.indices(prize),
+                )
             })
             .collect();
         let last = series.iter().flat_map(|line| &line.points).map(|&(at, _)| at).fold(1.0, f64::max);
-        series.push(Series {
-            name: "budget".to_owned(),
-            colour: Colour::Red,
-            filled: false,
-            points: vec![(0.0, BUDGET), (last, BUDGET)],
-        });
+        series.push(Series::line("budget", Colour::Red, [(0.0, BUDGET), (last, BUDGET)]));
         Panel {
             title: title.to_owned(),
             x_label: "time, seconds".to_owned(),

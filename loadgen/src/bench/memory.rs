@@ -79,11 +79,15 @@ fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
     }
     let status = session.status()?;
     session.end()?;
-    let ended = counter(&status, "ended").filter(|&ended| ended > 0.0);
+    let ended = counter(&status, "ended").filter(|&ended| ended > 0.0).map(|ended| format!("{ended} VMs have ended"));
+    let late = &looks[looks.len() / 2..];
+    // They write all they have, again and again: pages come and go.
+    let has_stopped = late.len() > 2 && late.iter().all(|look| look.pages == late[0].pages);
+    let stopped = has_stopped.then(|| "no VM got or lost a page: they stand still".to_owned());
     Ok(Findings {
         configuration: json!({ "fleet": &fleet, "weights": WEIGHTS, "of_each": EACH }),
         figures: figures(&looks),
-        failures: ended.map(|ended| format!("{ended} VMs have ended")).into_iter().collect(),
+        failures: ended.into_iter().chain(stopped).collect(),
         plot: Some(plot(&looks)),
         table: Vec::new(),
         samples: json!({ "looks": &looks, "status": status }),
@@ -136,11 +140,12 @@ fn figures(looks: &[Look]) -> Vec<Measure> {
 
 fn plot(looks: &[Look]) -> Figure {
     let colours = [Colour::Blue, Colour::Orange, Colour::Green];
-    let line = |(weight, colour): (u32, Colour)| Series {
-        name: format!("weight {weight}"),
-        colour,
-        filled: false,
-        points: looks.iter().filter_map(|look| Some((look.at_s, of_weight(&look.pages, weight)?))).collect(),
+    let line = |(weight, colour): (u32, Colour)| {
+        Series::line(
+            format!("weight {weight}"),
+            colour,
+            looks.iter().filter_map(|look| Some((look.at_s, of_weight(&look.pages, weight)?))),
+        )
     };
     Figure {
         title: "Whether VMs get memory by their shares".to_owned(),

@@ -243,15 +243,12 @@ fn figures(fitting: u32, points: &[Point]) -> Vec<Measure> {
 }
 
 fn plot(memory: &str, points: &[Point]) -> Figure {
-    let line = |name: &str, colour: Colour, of: &dyn Fn(&Point) -> Option<f64>| Series {
-        name: name.to_owned(),
-        colour,
-        filled: false,
-        points: points.iter().filter_map(|point| Some((f64::from(point.factor), of(point)?))).collect(),
+    let line = |name: &str, colour: Colour, of: &dyn Fn(&Point) -> Option<f64>| {
+        Series::line(name, colour, points.iter().filter_map(|point| Some((f64::from(point.factor), of(point)?))))
     };
     let in_core = points.first().map_or(0.0, Point::per_s);
     let budget = FACTORS.iter().filter_map(|&(factor, share)| Some((f64::from(factor), share? * in_core)));
-    let budget = Series { name: "budget".to_owned(), colour: Colour::Red, filled: false, points: budget.collect() };
+    let budget = Series::line("budget", Colour::Red, budget);
     let panel = |title: &str, y_label: &str, y_kind: Kind, series: Vec<Series>| Panel {
         title: title.to_owned(),
         x_label: "memory that all VMs need, as multiples of what there is".to_owned(),

@@ -87,15 +87,12 @@ fn figures(samples: &[Sample]) -> Vec<Measure> {
 
 fn plot(samples: &[Sample], cpus: u32) -> Figure {
     let lines = |of: &dyn Fn(&Sample) -> f64| -> Vec<Series> {
-        let line = |((mode, about), colour): ((&str, &str), Colour)| Series {
-            name: about.to_owned(),
-            colour,
-            filled: false,
-            points: samples
-                .iter()
-                .filter(|sample| sample.mode == mode)
-                .map(|sample| (f64::from(sample.vms), of(sample)))
-                .collect(),
+        let line = |((mode, about), colour): ((&str, &str), Colour)| {
+            Series::line(
+                about,
+                colour,
+                samples.iter().filter(|sample| sample.mode == mode).map(|sample| (f64::from(sample.vms), of(sample))),
+            )
         };
         HTTP_MODES.into_iter().zip([Colour::Blue, Colour::Orange]).map(line).collect()
     };

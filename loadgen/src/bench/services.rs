@@ -297,15 +297,15 @@ fn plot(samples: &[Sample], peers: &[Peer]) -> Figure {
         y_kind: Kind::Linear,
         series: systems
             .iter()
-            .map(|&(system, colour)| Series {
-                name: system.to_owned(),
-                colour,
-                filled: false,
-                points: samples
-                    .iter()
-                    .filter(|sample| sample.system == system)
-                    .filter_map(|sample| Some((f64::from(sample.services), of(sample)?)))
-                    .collect(),
+            .map(|&(system, colour)| {
+                Series::line(
+                    system,
+                    colour,
+                    samples
+                        .iter()
+                        .filter(|sample| sample.system == system)
+                        .filter_map(|sample| Some((f64::from(sample.services), of(sample)?))),
+                )
             })
             .collect(),
     };

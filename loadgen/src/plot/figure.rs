@@ -204,6 +204,12 @@ impl Panel {
 }
 
 impl Series {
+    /// A line.
+    #[must_use]
+    pub fn line(name: impl Into<String>, colour: Colour, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        Self { name: name.into(), colour, filled: false, points: points.into_iter().collect() }
+    }
+
     /// Draws points that have no order: nothing lies between them.
     fn draw_by_name(&self, svg: &mut Svg, plot: Area, names: usize, x_scale: &Scale, y_scale: &Scale) {
         #[expect(clippy::cast_precision_loss, reason = "a few names")]

@@ -79,7 +79,7 @@ pub fn throughput(runs: &[(&str, Colour, &Timeline, f64)]) -> Panel {
     let has_failed = |timeline: &Timeline| timeline.failed.iter().any(|&n| n > 0);
     for &(_, _, timeline, from_s) in runs.iter().filter(|run| has_failed(run.2)) {
         let points = rates(&timeline.failed, timeline.ok.len(), timeline.step_ms, from_s);
-        series.push(Series { name: "failed".to_owned(), colour: Colour::Red, filled: false, points });
+        series.push(Series::line("failed", Colour::Red, points));
     }
     Panel {
         title: "Throughput".to_owned(),
@@ -104,12 +104,10 @@ fn rates(counts: &[u32], nr_steps: usize, step_ms: u64, from_s: f64) -> Vec<(f64
 /// Latencies by the share of requests that were at least as fast.
 #[must_use]
 pub fn latencies(runs: &[(&str, Colour, &Summary)]) -> Panel {
-    let series = runs.iter().filter(|(_, _, summary)| summary.count > 0).map(|&(name, colour, summary)| Series {
-        name: name.to_owned(),
-        colour,
-        filled: false,
-        points: curve(summary),
-    });
+    let series = runs
+        .iter()
+        .filter(|(_, _, summary)| summary.count > 0)
+        .map(|&(name, colour, summary)| Series::line(name, colour, curve(summary)));
     Panel {
         title: "Latency".to_owned(),
         x_label: "share of requests that were at least as fast, %".to_owned(),
