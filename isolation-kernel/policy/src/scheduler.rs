@@ -22,7 +22,8 @@
 //! has been due longest first. The gatekeeper sees to it that all of these can be served.
 //!
 //! *Memory.* Entities are made as VMs first come; those that sleep and have nothing more to remember
-//! are dropped by and by, one looked at in every fourth pick, so a parked VM costs its 4 bytes in the index.
+//! are dropped by and by, one looked at in every fourth pick and more where they are many, so a parked VM costs its 4 bytes
+//! in the index.
 
 mod groups;
 mod heap;
@@ -70,8 +71,13 @@ const RELEASE_BATCH: usize = 16;
 /// Those with a reservation that are looked at in one pick.
 const DUE_BATCH: usize = 8;
 
-/// In so many picks one entity is looked at that may be dropped.
+/// In so many picks one entity is looked at that may be dropped, and one more for each so many that there are: with more
+/// than come in that many picks, their number stops growing.
 const DROP_PERIOD: u32 = 4;
+const DROP_CROWD: usize = 4096;
+
+/// The most that are looked at in one pick.
+const MOST_DROPS: usize = 8;
 
 /// Numbers in a chunk of the index.
 const INDEX_CHUNK: usize = 1024;
@@ -315,7 +321,10 @@ impl Scheduler {
         (self.is_urgent, self.has_come) = (false, false);
         self.nr_picks = self.nr_picks.wrapping_add(1);
         if self.nr_picks.is_multiple_of(DROP_PERIOD) {
-            self.drop_forgotten();
+            let crowds = self.nodes.capacity() / DROP_CROWD;
+            for _ in 0..=crowds.min(MOST_DROPS - 1) {
+                self.drop_forgotten();
+            }
         }
         let due = if self.due.is_empty() { None } else { self.take_due() };
         let (leader, group, node) = match due {

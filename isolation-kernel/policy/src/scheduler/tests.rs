@@ -314,6 +314,22 @@ fn those_that_are_asked_more_often_by_chance_do_not_wait_for_the_others_to_catch
     }
 }
 
+#[test]
+fn entities_of_those_that_came_once_do_not_pile_up() {
+    let mut scheduler = scheduler();
+    for vm in 0..200_000 {
+        scheduler.enqueue(vm, &claim(1)).unwrap();
+        if vm < 64 {
+            continue;
+        }
+        // 64 wait; each runs once and sleeps for good.
+        let vm = scheduler.pick(Nanos(0)).unwrap();
+        scheduler.charge(vm, 100_000);
+        scheduler.sleep(vm);
+    }
+    assert!(scheduler.nodes.capacity() < 32_768, "{} for 64 that run", scheduler.nodes.capacity());
+}
+
 proptest! {
     #[test]
     fn whatever_happens_the_trees_are_sound_and_nobody_waits_for_ever(
