@@ -2,6 +2,7 @@
 
 use super::heap::is_before;
 use super::nodes::{NONE, Node, State};
+use super::queue::scaled;
 use super::{Claim, EnqueueError, INDEX_CHUNK, Scheduler, members, members_of};
 use alloc::vec::Vec;
 use hal::NoMemory;
@@ -61,7 +62,8 @@ impl Scheduler {
             return;
         }
         let Some(queue) = members_of(&self.groups, node.group) else { return };
-        let is_paid = !is_before(queue.now(), node.time) && node.owed_ns == 0;
+        let owed = scaled(node.owed_ns, node.weight);
+        let is_paid = !is_before(queue.now(), node.time.wrapping_add(owed));
         if is_paid && node.bounds.is_settled(self.now) {
             self.forget(node.owner, self.hand);
         }
