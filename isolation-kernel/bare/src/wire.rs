@@ -7,7 +7,7 @@ use crate::program::Memory;
 use hal::{Ethernet, Frame, Pages};
 use machine::Machine;
 use virtual_isa::control::{self, Pending};
-use virtual_isa::exception::{Cause, Ring};
+use virtual_isa::exception::Cause;
 use virtual_isa::layout;
 use virtual_isa::network::{MAX_FRAME_BYTES, Network};
 use vm::gateways::Gateways;
@@ -38,20 +38,8 @@ impl Wire {
     /// Of the program with that memory. `None` if it has no rings.
     pub fn new(network: Network, vm: u32, memory: &Memory) -> Option<Self> {
         let control = memory.at(layout::CONTROL_PAGE)?;
-        let transmit = RingMemory {
-            ring: Ring::Transmit,
-            control,
-            pages: memory.pages_at(layout::TRANSMIT_RING)?,
-            head_at: control::TRANSMIT_HEAD,
-            tail_at: control::TRANSMIT_TAIL,
-        };
-        let receive = RingMemory {
-            ring: Ring::Receive,
-            control,
-            pages: memory.pages_at(layout::RECEIVE_RING)?,
-            head_at: control::RECEIVE_HEAD,
-            tail_at: control::RECEIVE_TAIL,
-        };
+        let transmit = RingMemory::transmit(control, memory.pages_at(layout::TRANSMIT_RING)?);
+        let receive = RingMemory::receive(control, memory.pages_at(layout::RECEIVE_RING)?);
         Some(Self {
             network,
             vm,

@@ -284,7 +284,7 @@ impl Scheduler {
         let entity = self.nodes.at(known);
         let is_as_before =
             entity.group == claim.group.0 && entity.weight == claim.terms.shares && entity.bounds.is(&claim.terms);
-        if is_as_before && matches!(entity.state, State::Asleep | State::Paying) {
+        if is_as_before && entity.state.is_asleep() {
             self.join(known, claim.group.0);
             return Ok(());
         }
@@ -402,13 +402,13 @@ impl Scheduler {
         }
     }
 
-    /// One that pays no longer competes, and becomes what `state` says.
-    fn stop_paying(&mut self, node: u32, state: State) {
+    /// One that pays only sleeps.
+    fn stop_paying(&mut self, node: u32) {
         let Node { state: before, group, .. } = *self.nodes.at(node);
         if before == State::Paying
             && let Some(members) = members(&mut self.groups, group)
         {
-            members.queue.leave(&mut self.nodes, node, state);
+            members.queue.leave(&mut self.nodes, node, State::Asleep);
         }
     }
 
@@ -416,7 +416,7 @@ impl Scheduler {
     pub fn remove(&mut self, vm: u32) {
         self.sleep(vm);
         let node = self.node_of(vm);
-        self.stop_paying(node, State::Asleep);
+        self.stop_paying(node);
         if self.nodes.at(node).state == State::Asleep {
             self.nodes.at_mut(node).state = State::Gone;
         }
@@ -475,7 +475,7 @@ impl Scheduler {
             self.nodes.at_mut(leader).owed_ns += used;
         }
         self.note_due(node);
-        if was_deserted && matches!(self.nodes.at(leader).state, State::Asleep | State::Paying) {
+        if was_deserted && self.nodes.at(leader).state.is_asleep() {
             self.join_group(leader, quantum);
         }
         if self.running.is_some() {

@@ -2,6 +2,7 @@
 //! back from the guest; the guest's index is read once and checked.
 
 use hal::{Hardware, Mpn, PAGE_SIZE};
+use virtual_isa::control;
 use virtual_isa::exception::{Cause, Ring};
 use virtual_isa::ring::{self, Corrupt, Found, Place};
 
@@ -18,6 +19,24 @@ pub struct RingMemory<const PAGES: usize> {
     pub head_at: usize,
     /// Offset of the consumer's index in the control page.
     pub tail_at: usize,
+}
+
+impl RingMemory<1> {
+    /// A transmit ring.
+    #[inline(always)]
+    pub const fn transmit(control: Mpn, pages: [Mpn; 1]) -> Self {
+        let (head_at, tail_at) = (control::TRANSMIT_HEAD, control::TRANSMIT_TAIL);
+        Self { ring: Ring::Transmit, control, pages, head_at, tail_at }
+    }
+}
+
+impl RingMemory<2> {
+    /// A receive ring.
+    #[inline(always)]
+    pub const fn receive(control: Mpn, pages: [Mpn; 2]) -> Self {
+        let (head_at, tail_at) = (control::RECEIVE_HEAD, control::RECEIVE_TAIL);
+        Self { ring: Ring::Receive, control, pages, head_at, tail_at }
+    }
 }
 
 /// What a consumer finds.

@@ -182,26 +182,15 @@ impl<H: Hardware> Vm<H> {
     /// Its transmit ring, if it has not ended. What was never touched reads as `zero`.
     pub fn transmit_ring(&self, zero: Mpn) -> Option<RingMemory<1>> {
         let fixed = &self.memory.as_ref()?.fixed;
-        Some(RingMemory {
-            ring: Ring::Transmit,
-            control: fixed.control.mpn(),
-            pages: [fixed.transmit.as_ref().map_or(zero, Page::mpn)],
-            head_at: control::TRANSMIT_HEAD,
-            tail_at: control::TRANSMIT_TAIL,
-        })
+        let page = fixed.transmit.as_ref().map_or(zero, Page::mpn);
+        Some(RingMemory::transmit(fixed.control.mpn(), [page]))
     }
 
     /// Its receive ring, if there is one.
     pub fn receive_ring(&self) -> Option<RingMemory<2>> {
         let fixed = &self.memory.as_ref()?.fixed;
         let [first, second] = fixed.receive.as_ref()?;
-        Some(RingMemory {
-            ring: Ring::Receive,
-            control: fixed.control.mpn(),
-            pages: [first.mpn(), second.mpn()],
-            head_at: control::RECEIVE_HEAD,
-            tail_at: control::RECEIVE_TAIL,
-        })
+        Some(RingMemory::receive(fixed.control.mpn(), [first.mpn(), second.mpn()]))
     }
 
     /// Its request ring, if it has one.

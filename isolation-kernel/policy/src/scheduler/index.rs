@@ -38,7 +38,7 @@ impl Scheduler {
     /// Drops an entity.
     pub(super) fn forget(&mut self, vm: u32, node: u32) {
         self.sleep(vm);
-        self.stop_paying(node, State::Asleep);
+        self.stop_paying(node);
         self.retire(self.nodes.at(node).group);
         self.nodes.release(node);
         if let Ok(place) = self.index_place(vm) {

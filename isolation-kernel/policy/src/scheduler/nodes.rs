@@ -41,6 +41,11 @@ impl State {
         matches!(self, Self::Ready | Self::Ahead)
     }
 
+    /// Whether it does not want the processor, and is no more than that.
+    pub const fn is_asleep(self) -> bool {
+        matches!(self, Self::Asleep | Self::Paying)
+    }
+
     /// Whether its weight counts in its queue.
     pub const fn is_competing(self) -> bool {
         matches!(self, Self::Ready | Self::Ahead | Self::Running | Self::Paying)

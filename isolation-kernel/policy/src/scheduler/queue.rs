@@ -162,7 +162,7 @@ impl Queue {
         let earliest = self.now.wrapping_sub(credit);
         if is_before(node.time, earliest) {
             node.time = earliest;
-        } else if is_before(self.now, node.time) {
+        } else {
             self.limit_debt(node, quantum_ns);
         }
         Self::freshen(node, quantum_ns);
